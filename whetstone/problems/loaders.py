@@ -20,7 +20,10 @@ from whetstone.problems import reading
 from whetstone.problems.splits import deduplicate, group_of, normalise, part_of, uniform
 from whetstone.records import fingerprint
 
-GSM_TYPES = ("GSM_AnsAug", "GSM_Rephrased", "GSM_SV", "GSM_FOBAR")
+Type = Literal[
+    "GSM_AnsAug", "GSM_Rephrased", "GSM_SV", "GSM_FOBAR", "MATH_AnsAug", "MATH_Rephrased", "MATH_SV", "MATH_FOBAR"
+]
+GSM_TYPES: tuple[Type, ...] = ("GSM_AnsAug", "GSM_Rephrased", "GSM_SV", "GSM_FOBAR")
 
 
 class SourceSpec(BaseModel):
@@ -37,7 +40,7 @@ class SourceSpec(BaseModel):
     split: str = "train"
     task: Literal["number", "math"] = "number"
     columns: dict[Literal["id", "question", "answer", "group", "family", "level"], str] = Field(default_factory=dict)
-    types: tuple[str, ...] | None = GSM_TYPES  # of MetaMathQA's rows; null takes all
+    types: tuple[Type, ...] | None = GSM_TYPES  # of MetaMathQA's rows; null takes all
     limit: int | None = Field(default=None, ge=1)  # this many problems, by hash of their id
     unparsed: Literal["raise", "drop"] = "raise"  # a gold that the grader can't read
 
@@ -86,12 +89,7 @@ def load(source: SourceSpec) -> pd.DataFrame:
     place, found = str(source.path or source.dataset), list(_rows(source))
     counts = {"read": len(found)}
     if source.kind == "metamath" and source.types is not None:
-        types = sorted({_text(row, "type", where) for where, row in found})
-        if unknown := [name for name in source.types if name not in types]:
-            raise UserError(
-                f"{place}: no row of type {', '.join(unknown)}; it has {', '.join(types)}; correct `types`"
-            )
-        found = [(where, row) for where, row in found if row["type"] in source.types]
+        found = [(where, row) for where, row in found if _text(row, "type", where) in source.types]
         counts["type"] = counts["read"] - len(found)
     name = source.name or _name(source, len(found))
     rows, unparsed = [], {}
@@ -124,6 +122,17 @@ def load(source: SourceSpec) -> pd.DataFrame:
     return frame
 
 
+def gold(value: object, task: str = "number") -> str | None:
+    """The grader's canonical text of a gold answer, or None. Stricter than for a completion: a gold is a number or an
+    expression alone, so neither "3:30 p.m." nor "Vendor 2" nor "5; 15" is one, and none is searched for in prose."""
+    text = "" if value is None else str(value).strip()
+    if task == "math":
+        return grading.extract(f"\\boxed{{{text}}}", task).canonical if text else None
+    answer = grading.extract(text, task)
+    worded = re.search(r"[^\W\d_]{2}", re.sub(r"\\[a-z]+", "", text))
+    return answer.canonical if answer.rule == "bare" and not worded else None
+
+
 def _rows(source: SourceSpec) -> Iterator[tuple[str, reading.Row]]:
     if source.path is not None:
         return reading.rows(source.path)
@@ -149,7 +158,7 @@ def _problem(item: Item, number: int, name: str, source: SourceSpec) -> dict[str
     return {
         "id": identifier,
         "question": question,
-        "answer": None if item.gold is None else grading.canonical(str(item.gold), source.task),
+        "answer": gold(item.gold, source.task),
         "task": source.task,
         "source": name,
         "group": group,
@@ -163,9 +172,7 @@ def _problem(item: Item, number: int, name: str, source: SourceSpec) -> dict[str
 
 def _cell(row: reading.Row, column: str, where: str) -> Any:
     if column not in row:
-        raise UserError(
-            f"{where}: no column `{column}`, but {', '.join(row)}; correct `kind`, or name it in `columns`"
-        )
+        raise UserError(f"{where}: no column `{column}` in {', '.join(row)}; correct `kind`, or name it in `columns`")
     return row[column]
 
 

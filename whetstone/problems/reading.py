@@ -1,4 +1,4 @@
-"""Rows of a data set as they were published: JSON, JSON Lines, Parquet, CSV, ASDiv's XML, a Hub data set at a commit."""
+"""Rows of a data set as it was published: JSON, JSON Lines, Parquet, CSV, ASDiv's XML, the Hub at a commit."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _csv(file: Path) -> Iterator[Row]:
 
 
 def _asdiv_xml(file: Path) -> Iterator[Row]:
-    """`<Problem ID Grade Source>` with children, under the names of the Hub's copy (Solution-Type -> solution_type)."""
+    """`<Problem ID Grade Source>` with children, named as in the Hub's copy (Solution-Type -> solution_type)."""
     for problem in ElementTree.parse(file).iter("Problem"):
         cells = dict(problem.attrib) | {child.tag: child.text or "" for child in problem}
         yield {name.lower().replace("-", "_"): value for name, value in cells.items()}
