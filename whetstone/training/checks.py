@@ -1,0 +1,128 @@
+"""A user's mistakes, found before torch is imported."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from whetstone.errors import UserError
+from whetstone.training.config import TrainingConfig
+from whetstone.training.tokens import check_lengths, file_encoder, prompt_ids
+
+ORIGIN = "whetstone.json"  # in a result: fingerprint and precision of the weights it was trained against
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def check_model(path: str | Path) -> Path:
+    """Raises UserError where `path` isn't a folder with a model (config.json and weights)."""
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise UserError(f"{path}: no model there (no config.json); run the stage that makes it, or correct the path")
+    if not weight_files(path):
+        raise UserError(f"{path}: config.json but no weights ({' or '.join(WEIGHTS)})")
+    return path
+
+
+def weight_files(path: Path) -> list[Path]:
+    return sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
+
+
+def weights_fingerprint(path: Path) -> str:
+    """Names the weights in a folder by their bytes, independent of the folder's name."""
+    digest = hashlib.sha256()
+    for file in weight_files(path):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name}\x1f{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def check_rows(rows: pd.DataFrame, texts: Sequence[str], where: str) -> None:
+    """Raises UserError for an empty table, a missing column or an empty text."""
+    missing = [name for name in ("id", "prompt", *texts) if name not in rows.columns]
+    if missing:
+        raise UserError(f"{where}: missing columns {missing}; it has {list(rows.columns)}")
+    if rows.empty:
+        raise UserError(
+            f"{where}: 0 of 0 rows to train on: nothing came through the filters before; look at the statistics of "
+            "the stage that wrote it (how many attempts were right, and what was dropped)"
+        )
+    for name in texts:
+        usable = rows[name].map(lambda text: isinstance(text, str) and bool(text.strip()))
+        if not usable.all():
+            raise UserError(
+                f"{where}: row {rows['id'][~usable].iloc[0]!r}: `{name}` is empty, in {int((~usable).sum())} of "
+                f"{len(rows)} rows"
+            )
+
+
+def check_weights(rows: pd.DataFrame, where: str) -> None:
+    """Raises UserError for a weight that isn't a finite number >= 0, or where all are 0."""
+    bad = ~rows["weight"].map(lambda w: w is not None and math.isfinite(w) and w >= 0)
+    if bad.any():
+        raise UserError(
+            f"{where}: row {rows['id'][bad].iloc[0]!r}: weight {rows['weight'][bad].iloc[0]!r}; a weight is a finite "
+            f"number, 0 or more ({int(bad.sum())} of {len(rows)} aren't)"
+        )
+    if not (rows["weight"] > 0).any():
+        raise UserError(f"{where}: 0 of {len(rows)} rows have a weight above 0: there is nothing to train on")
+
+
+def check_pairs(rows: pd.DataFrame, where: str) -> None:
+    """Raises UserError where chosen and rejected are the same text."""
+    same = rows["chosen"] == rows["rejected"]
+    if same.any():
+        raise UserError(
+            f"{where}: row {rows['id'][same].iloc[0]!r}: chosen and rejected are the same text ({int(same.sum())} of "
+            f"{len(rows)} rows)"
+        )
+
+
+def check_select(config: TrainingConfig, dev: object) -> None:
+    """Raises UserError where a checkpoint is to be selected by a dev value and there is none."""
+    if config.select != "last" and dev is None:
+        raise UserError(f"select `{config.select}` needs dev problems; give them, or set select to `last`")
+
+
+def check_device(config: TrainingConfig) -> None:
+    """Raises UserError for qlora without a CUDA GPU."""
+    if config.adapter == "qlora":
+        need_cuda("adapter `qlora` keeps the base in 4 bits")
+
+
+def need_cuda(what: str) -> None:
+    """Raises UserError where no CUDA GPU is visible."""
+    if not cuda_devices():
+        raise UserError(
+            f"{what} and needs a CUDA GPU; none is visible here. Use adapter `lora` (or `none`), or a "
+            "machine with a GPU"
+        )
+
+
+def cuda_devices() -> int:
+    """CUDA GPUs that the driver shows to this process, without importing torch."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def check_text_lengths(
+    rows: pd.DataFrame, texts: Sequence[str], model: Path, config: TrainingConfig, where: str
+) -> None:
+    """Raises UserError where `max_length` would cut a completion that may not be cut. Counts by
+    tokenizer.json; a model without one is checked when its tokenizer has been loaded."""
+    encode = file_encoder(model)
+    if encode is None:
+        return
+    prompts = [len(prompt_ids(encode, prompt, None, None)) for prompt in rows["prompt"]]
+    for name in texts:
+        both = rows["prompt"].str.cat(rows[name])
+        lengths = [len(prompt_ids(encode, text, None, None)) + 1 for text in both]
+        check_lengths(list(rows["id"]), lengths, prompts, config.max_length, config.truncate, where)

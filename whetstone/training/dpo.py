@@ -1,0 +1,70 @@
+"""Direct preference optimisation against the model that training starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from whetstone.training import checks
+from whetstone.training.config import DpoConfig
+from whetstone.training.tokens import check_lengths, continuation_ids
+
+
+def train_dpo(
+    model_path: str | Path,
+    pairs: pd.DataFrame,
+    out: str | Path,
+    config: DpoConfig,
+    *,
+    scratch: str | Path,
+    dev: Callable[[Any, Any, int], float] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Trains the model in `model_path` on `pairs` (`records.PAIR`); everything else as in `sft.train_sft`.
+
+    The reference is the model in `model_path`: the adapter switched off, or the weights before the first step. Its
+    log-probabilities are computed once, so the first step's DPO loss is ln 2.
+    """
+    model_path, where = checks.check_model(model_path), "training pairs"
+    checks.check_rows(pairs, ["chosen", "rejected"], where)
+    checks.check_pairs(pairs, where)
+    checks.check_select(config, dev)
+    checks.check_device(config)
+    checks.check_text_lengths(pairs, ["chosen", "rejected"], model_path, config, where)
+
+    from whetstone.training import loop, preference
+
+    folder = loop.work_folder(scratch, "dpo", model_path, pairs[["id", "prompt", "chosen", "rejected"]], config)
+    model, tokenizer = loop.load(model_path, config)
+    rows, cut = tokenise(pairs, tokenizer, config, where)
+    lengths = preference.lengths(rows)
+    with loop.memory_errors(config, max(lengths)):
+        trainer = preference.trainer(model, tokenizer, rows, config, folder)
+        trainer.follow(config, lengths, dev, report)
+        trainer.go(loop.last_checkpoint(folder))
+    summary, curve = loop.finish(trainer, folder, model_path, out)
+    return {**summary, "truncated": cut}, curve
+
+
+def tokenise(pairs: pd.DataFrame, tokenizer: Any, config: DpoConfig, where: str) -> tuple[dict[str, list], int]:
+    """Columns `prompt_ids`, `chosen_ids`, `rejected_ids` (completions with EOS), and how many rows were cut."""
+    encode, bos, eos = (lambda text: tokenizer(text)["input_ids"]), tokenizer.bos_token_id, tokenizer.eos_token_id
+    rows: dict[str, list] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+    for row in pairs.itertuples():
+        for name in ("chosen", "rejected"):
+            prompt, ids = continuation_ids(
+                encode, row.prompt, getattr(row, name), bos, eos, f"{where}: row {row.id!r}"
+            )
+            rows[f"{name}_ids"].append(ids)
+        rows["prompt_ids"].append(prompt)
+    prompts = [len(ids) for ids in rows["prompt_ids"]]
+    longest = [
+        p + max(len(c), len(r)) for p, c, r in zip(prompts, rows["chosen_ids"], rows["rejected_ids"], strict=True)
+    ]
+    cut = check_lengths(list(pairs["id"]), longest, prompts, config.max_length, config.truncate, where)
+    for name in ("chosen_ids", "rejected_ids"):
+        rows[name] = [ids[: config.max_length - p] for ids, p in zip(rows[name], prompts, strict=True)]
+    return rows, cut

@@ -1,0 +1,360 @@
+"""What every trainer adds to TRL's: batches of like length, checkpoints that are complete or ignored, selection on
+dev, resumption, and a result that appears at once or not at all.
+
+Imports torch; the entry points (`sft`, `dpo`) import it after a user's input has been checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from whetstone import records
+from whetstone.errors import UserError
+from whetstone.training import checks
+from whetstone.training.config import TrainingConfig
+
+Dev = Callable[[Any, Any, int], float]  # (model, tokenizer, step) -> value
+Report = Callable[[str], None]
+
+_COMPLETE = "complete.json"  # written last: a checkpoint without it, or with other sizes than it names, was torn
+_TRAINER_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "training_args.bin", "README.md")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+)
+
+
+class LikeLengths(torch.utils.data.Sampler):
+    """Rows in random order, such that the rows of one optimiser step have like lengths (little padding), and the steps
+    come in random order. Depends on seed and epoch alone, so that a resumed epoch goes on in the same order.
+
+    Pools of `pool` steps are drawn at random, sorted by length and cut into steps. A last step that isn't full is
+    drawn at random too.
+    """
+
+    def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int, pool: int = 16) -> None:
+        self.lengths, self.rows_per_step, self.seed, self.pool = np.asarray(lengths), rows_per_step, seed, pool
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        full = len(order) - len(order) % self.rows_per_step
+        steps: list[np.ndarray] = []
+        for start in range(0, full, self.rows_per_step * self.pool):
+            rows = order[start : min(start + self.rows_per_step * self.pool, full)]
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            steps += np.split(rows, len(rows) // self.rows_per_step)
+        for i in random.permutation(len(steps)):
+            yield from steps[i].tolist()
+        yield from order[full:].tolist()
+
+
+class Loop:
+    """Mixed into a TRL trainer, before it in the bases. `follow` is called between construction and `train`."""
+
+    def follow(self, config: TrainingConfig, lengths: Sequence[int], dev: Dev | None, report: Report | None) -> None:
+        self.config, self.lengths, self.dev, self.report = config, lengths, dev, report
+        self.paused = 0.0  # seconds spent on dev and on saving
+        self.seconds_dev = 0.0
+        self.before = 0.0  # seconds of optimisation before a resumption
+        self.reported = time.monotonic()
+        self.remove_callback(PrinterCallback)
+
+    def go(self, checkpoint: Path | None) -> None:
+        if checkpoint is not None:
+            last = next(row for row in reversed(history(checkpoint)) if "loss" in row)
+            self._total_train_tokens, self.before = last["num_tokens"], last["seconds"]
+        self.started = time.monotonic()
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    # What the trainer's author measures, draws or sends home isn't ours to pay for.
+    def _send_telemetry(self) -> None: ...
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LikeLengths:
+        rows = self.config.batch_size * self.config.gradient_accumulation * self.args.world_size
+        return LikeLengths(self.lengths, rows, self.config.seed)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs["seconds"] = self.before + time.monotonic() - self.started - self.paused
+            if not math.isfinite(logs["loss"]):
+                raise UserError(
+                    f"the loss is {logs['loss']} at step {self.state.global_step}: training diverged; lower "
+                    f"learning_rate ({self.config.learning_rate}) or use dtype float32 (now {self.config.dtype})"
+                )
+        super().log(logs, start_time)
+        if self.report and "loss" in logs and time.monotonic() - self.reported > 10:
+            self.reported = time.monotonic()
+            self.report(
+                f"step {self.state.global_step} of {self.state.max_steps}  loss {logs['loss']:.4f}  "
+                f"{logs['num_tokens'] / max(logs['seconds'], 1e-9):,.0f} tokens/s"
+            )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        start = time.monotonic()
+        step = self.state.global_step
+        if self.dev is not None:
+            value = self._evaluate_on_dev(step)
+            best, sign = self.state.best_metric, -1 if self.config.select == "dev_loss" else 1
+            if best is None or sign * value > sign * best:
+                self.state.best_metric, self.state.best_global_step = value, step
+            self.state.log_history.append({"step": step, "dev": value})
+            if self.report:
+                self.report(f"step {step} of {self.state.max_steps}  {self.config.select} {value:.4f}")
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self.args.output_dir)
+            seal(folder / f"checkpoint-{step}")
+            best = folder / f"checkpoint-{self.state.best_global_step or step}"
+            rotate_checkpoints(str(folder), 1, str(best))
+        self.paused += time.monotonic() - start
+
+    def _evaluate_on_dev(self, step: int) -> float:
+        start = time.monotonic()
+        self.model.eval()
+        with torch.random.fork_rng(), torch.no_grad():
+            value = float(self.dev(self.model, self.processing_class, step))
+        self.model.train()
+        self.seconds_dev += time.monotonic() - start
+        if not math.isfinite(value):
+            raise UserError(f"the dev value at step {step} is {value}; it selects the checkpoint and must be a number")
+        return value
+
+
+def seal(checkpoint: Path) -> None:
+    """Marks a checkpoint as complete: the marker names every file and its size, and appears in one rename."""
+    sizes = {file.name: file.stat().st_size for file in sorted(checkpoint.iterdir()) if file.name != _COMPLETE}
+    partial = checkpoint / (_COMPLETE + ".partial")
+    partial.write_text(json.dumps(sizes, indent=1))
+    partial.replace(checkpoint / _COMPLETE)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    try:
+        sizes = json.loads((checkpoint / _COMPLETE).read_text())
+    except (OSError, ValueError):
+        return False
+    return all(
+        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items()
+    )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; torn ones are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    torn = [path for path in found if not is_complete(path)]
+    for path in torn:
+        shutil.rmtree(path)
+    whole = [path for path in found if path not in torn]
+    return whole[-1] if whole else None
+
+
+def history(checkpoint: Path) -> list[dict[str, float]]:
+    return json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+
+
+def work_folder(scratch: str | Path, kind: str, model: Path, rows: pd.DataFrame, config: TrainingConfig) -> Path:
+    """Where the checkpoints of this very training live: another model, row or parameter is another folder."""
+    content = pd.util.hash_pandas_object(rows.map(repr), index=False).to_numpy().tobytes().hex()
+    key = records.fingerprint(kind, checks.weights_fingerprint(model), content, config.model_dump_json())
+    folder = Path(scratch) / f"{kind}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def load(model: Path, config: TrainingConfig) -> tuple[Any, Any]:
+    """(model, tokenizer) in the precision that `config` trains in."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{model}: its tokenizer has no end-of-sequence token, so a completion could never end")
+    options: dict[str, Any] = {"dtype": stored_dtype(config)}
+    if config.adapter == "qlora":
+        options["quantization_config"] = nf4()
+    elif torch.cuda.is_available():
+        options["device_map"] = {"": torch.cuda.current_device()}
+    return AutoModelForCausalLM.from_pretrained(model, **options), tokenizer
+
+
+def stored_dtype(config: TrainingConfig) -> torch.dtype:
+    """float32 for weights that are trained, the arithmetic's precision for a frozen base."""
+    return torch.float32 if config.adapter == "none" else getattr(torch, config.dtype)
+
+
+def nf4() -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def adapter_config(config: TrainingConfig) -> Any:
+    """PEFT's configuration of the adapter, or None for full fine-tuning."""
+    if config.adapter == "none":
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        bias="none",
+        target_modules=config.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
+    """The part of `transformers.TrainingArguments` that both trainers share."""
+    schedule = "constant_with_warmup" if config.schedule == "constant" else config.schedule
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": schedule,
+        "warmup_steps": config.warmup,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "num_train_epochs": config.epochs or 1,
+        "max_steps": config.max_steps or -1,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "bf16": config.dtype == "bfloat16",
+        "optim": "adamw_torch_fused",
+        "seed": config.seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "save_strategy": "steps",
+        "save_steps": 1 / config.checkpoints if config.checkpoints > 1 else 10**9,
+        "save_total_limit": None,
+        "eval_strategy": "no",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "max_length": None,
+        "push_to_hub": False,
+    }
+
+
+def finish(trainer: Loop, folder: Path, model: Path, out: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Writes the chosen checkpoint to `out`, in one rename, clears the scratch, and tells what happened.
+
+    Returns:
+        (summary, curve): the curve has one row per optimiser step.
+    """
+    config, state = trainer.config, trainer.state
+    chosen = state.best_global_step if config.select != "last" else state.global_step
+    steps = [row for row in state.log_history if "loss" in row]
+    publish(folder / f"checkpoint-{chosen}", model, config, Path(out))
+    shutil.rmtree(folder, ignore_errors=True)
+    summary = {
+        "rows": len(trainer.lengths),
+        "steps": state.global_step,
+        "chosen_step": chosen,
+        "tokens": int(steps[-1]["num_tokens"]),
+        "seconds": round(steps[-1]["seconds"], 3),
+        "seconds_dev": round(trainer.seconds_dev, 3),
+        "loss_first": steps[0]["loss"],
+        "loss_last": steps[-1]["loss"],
+        "select": config.select,
+        "dev": {str(row["step"]): row["dev"] for row in state.log_history if "dev" in row},
+    }
+    drop = {"seconds", "total_flos", "num_tokens"}
+    curve = pd.DataFrame(
+        [{**{k: v for k, v in row.items() if k not in drop}, "tokens": row["num_tokens"]} for row in steps]
+    )
+    return summary, curve[["step", *(name for name in curve.columns if name != "step")]]
+
+
+def publish(checkpoint: Path, model: Path, config: TrainingConfig, out: Path) -> None:
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    copy_weights(checkpoint, partial)
+    copy_tokenizer(model, partial)
+    peft = partial / "adapter_config.json"
+    if peft.exists():  # PEFT writes a set: in any order
+        content = json.loads(peft.read_text())
+        if isinstance(content.get("target_modules"), list):
+            content["target_modules"].sort()
+        peft.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    origin = {
+        "base": checks.weights_fingerprint(model),
+        "adapter": config.adapter,
+        "dtype": str(stored_dtype(config)).removeprefix("torch."),
+    }
+    (partial / checks.ORIGIN).write_text(json.dumps(origin, indent=2, sort_keys=True) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.replace(out)
+
+
+def copy_weights(model: Path, to: Path) -> None:
+    """Weights and their configuration: all but the tokenizer and what only a trainer reads."""
+    for file in sorted(model.iterdir()):
+        trainers = file.name in (*_TRAINER_FILES, _COMPLETE, checks.ORIGIN) or file.name.startswith("rng_state")
+        if not trainers and file.name not in _TOKENIZER_FILES:
+            shutil.copyfile(file, to / file.name)
+
+
+def copy_tokenizer(model: Path, to: Path) -> None:
+    """Tokenizer and generation config, byte for byte."""
+    for name in _TOKENIZER_FILES:
+        if (model / name).is_file():
+            shutil.copyfile(model / name, to / name)
+
+
+@contextlib.contextmanager
+def memory_errors(config: TrainingConfig, longest: int) -> Iterator[None]:
+    """Turns a full GPU into a UserError that says what to turn. `longest` row in tokens."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU ran out of memory. Three knobs, with their values now: batch_size {config.batch_size} (halve it "
+            f"and double gradient_accumulation, now {config.gradient_accumulation}: the same result), max_length "
+            f"{config.max_length} (the longest row has {longest} tokens), gradient_checkpointing "
+            f"{str(config.gradient_checkpointing).lower()}. Or adapter `qlora`, now `{config.adapter}`"
+        ) from error

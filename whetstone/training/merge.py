@@ -1,0 +1,81 @@
+"""An adapter into the base that it was trained against: one model that any engine loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from whetstone.errors import UserError
+from whetstone.training import checks
+
+# Largest difference of a next-token log-probability (nats) between adapter and merged model, by the precision of the
+# weights. float32: sums in another order. bfloat16: W + BA is rounded to 8 bits once more.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
+SHARD = "5GB"
+
+
+def merge(
+    base_path: str | Path, adapter_path: str | Path, out: str | Path, *, prompts: Sequence[str]
+) -> dict[str, Any]:
+    """Writes base + adapter to `out` as safetensors, with the base's tokenizer and generation config.
+
+    The sum is taken in float32 and saved in the precision of the weights that the adapter was trained against: float32
+    where these were float32 (also where the base is stored in bfloat16: rounding the sum would change the model),
+    bfloat16 where the frozen base was. A result of full fine-tuning is copied. Nothing is written unless the model,
+    loaded again from where it was written, gives the adapter's next-token log-probabilities on `prompts` within
+    `TOLERANCE`, and other ones than the base. Nothing is ever uploaded.
+
+    Returns:
+        dtype, tolerance, difference_from_adapter, difference_from_base (largest, in nats), prompts, bytes.
+
+    Raises:
+        UserError: a folder isn't what it should be, the adapter was trained against another base, or a check fails.
+    """
+    base_path, adapter_path, out = checks.check_model(base_path), Path(adapter_path), Path(out)
+    if not prompts:
+        raise UserError("merge: 0 prompts to compare the merged model on; give at least one")
+    origin = read_origin(adapter_path)
+    fingerprint = checks.weights_fingerprint(base_path)
+    if origin["base"] != fingerprint:
+        raise UserError(
+            f"{adapter_path}: trained against a base with fingerprint {origin['base']}, but {base_path} has "
+            f"{fingerprint}: merging the two would make another model than the one trained"
+        )
+    if origin["adapter"] == "qlora":
+        checks.need_cuda("merging a qlora adapter dequantises its 4-bit base")
+
+    import torch
+
+    from whetstone.training import loop, merging
+
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with torch.inference_mode():
+        result = merging.write(
+            base_path, adapter_path, partial, origin, list(prompts), TOLERANCE[origin["dtype"]], SHARD
+        )
+    loop.copy_tokenizer(base_path, partial)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.replace(out)
+    size = sum(file.stat().st_size for file in checks.weight_files(out))
+    return {
+        **result,
+        "dtype": origin["dtype"],
+        "tolerance": TOLERANCE[origin["dtype"]],
+        "prompts": len(prompts),
+        "bytes": size,
+    }
+
+
+def read_origin(path: Path) -> dict[str, str]:
+    """What a training result was trained against. Raises UserError where `path` holds no training result."""
+    try:
+        return json.loads((path / checks.ORIGIN).read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no training result there (no {checks.ORIGIN}); run the training stage first"
+        ) from None

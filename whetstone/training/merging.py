@@ -1,0 +1,80 @@
+"""The part of `merge` that needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from whetstone.errors import UserError
+from whetstone.training import loop
+from whetstone.training.tokens import prompt_ids
+
+
+def write(
+    base: Path, adapter: Path, to: Path, origin: dict[str, str], prompts: list[str], tolerance: float, shard: str
+) -> dict[str, float]:
+    """Writes the merged model to `to`, loads it again and compares. Returns the two differences in nats.
+
+    Raises:
+        UserError: the merged model differs from the adapter by more than `tolerance`, or not at all from the base.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, origin["dtype"])
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
+    ids = [prompt_ids(encode, prompt, tokenizer.bos_token_id, tokenizer.eos_token_id) for prompt in prompts]
+
+    def load(path: Path, **options: Any) -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            path, **{"dtype": dtype, "device_map": {"": device}, **options}
+        ).eval()
+
+    if origin["adapter"] == "none":
+        before, after = log_probabilities(load(base), ids), None
+        loop.copy_weights(adapter, to)
+        after = log_probabilities(load(adapter), ids)
+    else:
+        from peft import PeftModel
+
+        model = load(base, quantization_config=loop.nf4()).dequantize() if origin["adapter"] == "qlora" else load(base)
+        before = log_probabilities(model, ids)
+        model = PeftModel.from_pretrained(model, adapter)
+        after = log_probabilities(model, ids)
+        merged = model.float().merge_and_unload(safe_merge=True).to(dtype)
+        merged.save_pretrained(to, max_shard_size=shard)
+        del model, merged
+    loop.copy_tokenizer(base, to)
+    written = log_probabilities(load(to), ids)
+    from_adapter, from_base = difference(written, after), difference(written, before)
+    if not from_adapter <= tolerance:
+        raise UserError(
+            f"merge: the merged model's log-probabilities differ from the adapter's by up to {from_adapter:.3g} nats "
+            f"on {len(ids)} prompts; {tolerance:g} is what rounding in {origin['dtype']} explains. Nothing was written"
+        )
+    if not from_base > 0:
+        raise UserError(
+            f"merge: the merged model is the base: no log-probability differs on {len(ids)} prompts. Training changed "
+            "nothing (a learning rate of 0, or too small a one?). Nothing was written"
+        )
+    return {"difference_from_adapter": from_adapter, "difference_from_base": from_base}
+
+
+def log_probabilities(model: Any, ids: list[list[int]]) -> list[torch.Tensor]:
+    """Next-token log-probabilities (tokens, vocabulary) at each position of each prompt, in float32."""
+    return [model(torch.tensor([row], device=model.device)).logits[0].float().log_softmax(-1).cpu() for row in ids]
+
+
+def difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    """Largest absolute difference over the tokens that either gives 1e-4 or more; NaN where a value isn't a number."""
+    worst = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        likely = torch.maximum(a, b) > -9.2
+        gap = (a - b).abs()[likely | a.isnan() | b.isnan()].max().item()
+        worst = gap if gap != gap or gap > worst else worst
+    return worst

@@ -1,0 +1,64 @@
+"""TRL's DPOTrainer on rows that are tokenised already. Imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import DPOConfig as Arguments
+from trl import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from whetstone.training import loop
+from whetstone.training.config import DpoConfig
+
+_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps")
+
+
+def lengths(rows: dict[str, list]) -> list[int]:
+    """Tokens of each pair's longer sequence, which is what the pair is padded to."""
+    return [len(p) + max(len(c), len(r)) for p, c, r in zip(*(rows[name] for name in _COLUMNS[:3]), strict=True)]
+
+
+class PreferenceTrainer(loop.Loop, DPOTrainer):
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Adds the reference's log-probabilities (nats, summed over a completion), by batches of like length."""
+        size = lengths(dataset.to_dict())
+        order = sorted(range(len(size)), key=size.__getitem__)
+        columns = torch.empty(2, len(size))
+        self.model.eval()
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = self._prepare_inputs(self.data_collator([dataset[i] for i in rows]))
+            columns[:, rows] = torch.stack(self.compute_ref_log_probs(self.model, batch)).float().cpu()
+        for column, values in zip(_COLUMNS[3:], columns.tolist(), strict=True):
+            dataset = dataset.add_column(column, values)
+        return dataset
+
+
+def trainer(model: Any, tokenizer: Any, rows: dict[str, list], config: DpoConfig, folder: Path) -> PreferenceTrainer:
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    losses = ["sigmoid_norm" if config.length_normalise and config.loss == "sigmoid" else config.loss]
+    weights = [1.0]
+    if config.nll_weight:
+        losses, weights = [*losses, "sft"], [*weights, config.nll_weight]
+    return PreferenceTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict(rows),
+        args=Arguments(
+            **loop.arguments(config, folder),
+            beta=config.beta,
+            loss_type=losses,
+            loss_weights=weights,
+            label_smoothing=config.label_smoothing,
+            precompute_ref_log_probs=config.precompute_reference,
+        ),
+        data_collator=DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id),
+        peft_config=loop.adapter_config(config),
+    )

@@ -1,0 +1,84 @@
+"""Rows of text to token ids, exactly as an engine feeds a prompt and as a model goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from whetstone.errors import UserError
+
+Encode = Callable[[str], list[int]]  # text to ids, with the special tokens that the tokenizer adds by itself
+
+
+def prompt_ids(encode: Encode, prompt: str, bos: int | None, eos: int | None) -> list[int]:
+    """Ids of a prompt: what the tokenizer makes of it, with one BOS at most (also where the text already begins with
+    it) and without an EOS at the end."""
+    ids = list(encode(prompt))
+    while len(ids) > 1 and ids[0] == ids[1] == bos:
+        del ids[0]
+    if len(ids) > 1 and ids[-1] == eos:
+        del ids[-1]
+    return ids
+
+
+def continuation_ids(
+    encode: Encode, prompt: str, completion: str, bos: int | None, eos: int, where: str
+) -> tuple[list[int], list[int]]:
+    """(ids of the prompt, ids of the completion): the completion as a model writes it after the prompt, with one EOS
+    at its end.
+
+    Raises:
+        UserError: the completion is empty, holds an EOS in its middle, or its first letters merge with the end of the
+            prompt into one token, so that no model that was fed the prompt could have written it.
+    """
+    head, whole = prompt_ids(encode, prompt, bos, eos), prompt_ids(encode, prompt + completion, bos, eos)
+    if whole[: len(head)] != head:
+        raise UserError(
+            f"{where}: prompt and completion share a token where they meet: "
+            f"{prompt[-12:]!r} + {completion[:12]!r}; begin the completion with a blank or a new line"
+        )
+    tail = whole[len(head) :]
+    if not tail:
+        raise UserError(f"{where}: the completion is empty")
+    if eos in tail:
+        raise UserError(f"{where}: the completion holds the end-of-sequence token before its end: {completion!r}")
+    return head, [*tail, eos]
+
+
+def check_lengths(
+    ids: Sequence[str], lengths: Sequence[int], prompts: Sequence[int], max_length: int, truncate: bool, where: str
+) -> int:
+    """How many rows are longer than `max_length` tokens and will be cut.
+
+    Raises:
+        UserError: some are and `truncate` is off, or a prompt alone leaves no room for its completion.
+    """
+    over = [i for i, length in enumerate(lengths) if length > max_length]
+    if not over:
+        return 0
+    worst = max(over, key=lambda i: lengths[i])
+    if not truncate:
+        raise UserError(
+            f"{where}: max_length {max_length} would cut {len(over)} of {len(lengths)} rows; the longest is "
+            f"{ids[worst]!r} with {lengths[worst]} tokens. Set max_length to {lengths[worst]}, or `truncate: true`"
+        )
+    full = [i for i in over if prompts[i] >= max_length]
+    if full:
+        raise UserError(
+            f"{where}: the prompt of {ids[full[0]]!r} takes {prompts[full[0]]} tokens, max_length is {max_length}: "
+            f"{len(full)} of {len(lengths)} rows would keep no completion"
+        )
+    return len(over)
+
+
+def file_encoder(model: str | Path) -> Encode | None:
+    """An encoder made from `tokenizer.json` alone, without importing torch; None where the model has no such file."""
+    path = Path(model) / "tokenizer.json"
+    if not path.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: tokenizer.encode(text).ids
