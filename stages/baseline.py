@@ -1,0 +1,67 @@
+"""The base model on one evaluation set: every strategy by its few-shot prompt, and what it chooses untaught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from stages import common, serving
+from stages.infer import Infer, prompt_of
+from whetstone import records
+from whetstone.engines.base import Sampling
+
+
+@click.command(cls=common.Stage)
+@click.option("--dataset", required=True, help="which evaluation set, such as test")
+def main(dataset: str) -> None:
+    """Writes data/evaluation/base-DATASET.parquet (few-shot), base_zero_shot-DATASET.parquet, and their metrics."""
+    infer, evaluate = common.section("infer", Infer), common.section("evaluate", common.Evaluate)
+    prompts = [prompt_of(infer, name) for name in common.structure().strategies]
+    problems = records.read(f"data/problems/{dataset}.parquet", records.PROBLEM)
+    store = common.scratch("journal") / f"baseline-{dataset}.sqlite"
+    with serving.open_engine("base") as engine:
+        from whetstone import rollouts
+
+        few_shot = pd.concat(
+            [
+                rollouts.few_shot(
+                    engine,
+                    problems,
+                    prompt,
+                    Sampling(infer.max_tokens, stop=tuple(prompt.stop)),
+                    k=1,
+                    shots=infer.shots,
+                    model="base",
+                    seed=0,
+                    store=store,
+                )
+                for prompt in prompts
+            ],
+            ignore_index=True,
+        )
+        greedy = Sampling(evaluate.max_tokens, stop=evaluate.stop)
+        untaught = rollouts.greedy_policy(engine, problems, greedy, model="base_zero_shot", store=store)
+    from whetstone.evaluation.smart import few_shot_metrics, policy_metrics
+
+    folder = Path("data/evaluation")
+    records.write(few_shot, records.ATTEMPT, folder / f"base-{dataset}.parquet")
+    records.write(untaught, records.ATTEMPT, folder / f"base_zero_shot-{dataset}.parquet")
+    metrics = {**few_shot_metrics(few_shot), "zero_shot": policy_metrics(untaught)}
+    common.write_json(f"metrics/evaluation/base-{dataset}.json", metrics)
+    zero_shot = metrics["zero_shot"]
+    common.finish(
+        f"baseline on {dataset}",
+        problems=len(problems),
+        few_shot={name: common.interval(one) for name, one in metrics["forced"].items()},
+        best_single=metrics["best_single"]["strategy"],
+        oracle_any=common.interval(metrics["oracle"]),
+        zero_shot_choice=zero_shot["choice"]["first"],
+        zero_shot_first_attempt=common.interval(zero_shot["first_attempt"]),
+        path=folder,
+    )
+
+
+if __name__ == "__main__":
+    main()

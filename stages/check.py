@@ -1,0 +1,51 @@
+"""Everything that can be wrong in params.yaml, found in a second and before any stage deletes its outs."""
+
+from __future__ import annotations
+
+import click
+
+from stages import common, infer, problems, sample, serving
+from whetstone import strategies
+from whetstone.curation.smart import Curation
+from whetstone.errors import UserError
+from whetstone.training.config import DpoConfig, SftConfig
+
+SECTIONS = {
+    "epochs": common.Epochs,
+    "model": common.Model,
+    "engine": serving.Engine,
+    "problems": problems.Problems,
+    "infer": infer.Infer,
+    "preprocess": Curation,
+    "sft": SftConfig,
+    "sample": sample.Sample,
+    "dpo": DpoConfig,
+    "evaluate": common.Evaluate,
+    "runtime": serving.Runtime,
+}
+LISTS = ("strategies", "infer_parts", "sample_parts", "datasets")
+
+
+@click.command(cls=common.Stage)
+def main() -> None:
+    """Checks params.yaml, the prompts and the base model."""
+    params = common.read_params()
+    if unknown := sorted(set(params) - set(SECTIONS) - set(LISTS)):
+        raise UserError(f"{common.PARAMS}: unknown sections {unknown}; known: {', '.join([*LISTS, *SECTIONS])}")
+    for name, schema in SECTIONS.items():
+        common.section(name, schema)
+    for name in LISTS:
+        if not isinstance(params.get(name), list) or not params[name]:
+            raise UserError(f"{common.PARAMS}: `{name}` is {params.get(name)!r}; give a list of at least one")
+    shape, section = common.structure(), common.section("infer", infer.Infer)
+    for name in shape.strategies:
+        if (canonical := strategies.strategy(name).name) != name:
+            raise UserError(
+                f"{common.PARAMS}: `strategies` has {name!r}, the old name of {canonical!r}; write the new one"
+            )
+        infer.prompt_of(section, name)
+    common.model_path("base")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""What every stage shares: parameters, places, errors without a traceback, and the table at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import click
+from pydantic import BaseModel, ConfigDict, Field
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from whetstone.errors import UserError
+from whetstone.validation import validated
+
+PARAMS = Path("params.yaml")
+STARTED = time.monotonic()
+Section = TypeVar("Section", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Model(Strict):
+    """The base model: a folder, or a Hub id whose revision is pinned."""
+
+    name: str = "models/base"
+    revision: str | None = None
+
+
+class Epoch(Strict):
+    """What an epoch starts from, whose attempts it learns from, and how."""
+
+    start: str
+    attempts: str
+    trainer: Literal["sft", "dpo"]
+
+
+class Epochs(Strict):
+    train: dict[str, Epoch]
+    sample: list[str]
+    evaluate: list[str]
+
+
+class Evaluate(Strict):
+    """How tuned models are evaluated, on dev and on the evaluation sets: greedily."""
+
+    max_tokens: int = Field(256, ge=1)
+    stop: tuple[str, ...] = ("\n\n",)
+
+
+class Structure(NamedTuple):
+    """Epochs, strategies, and the names of the evaluation sets; the first of these is the headline."""
+
+    epochs: Epochs
+    strategies: list[str]
+    datasets: list[str]
+
+
+class Stage(click.Command):
+    """A command that tells its user's mistakes in one message, with exit code 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def read_params() -> dict[str, Any]:
+    """All of params.yaml.
+
+    Raises:
+        UserError: there is none, it isn't YAML, or it isn't a mapping of sections.
+    """
+    try:
+        params = YAML(typ="safe").load(PARAMS)
+    except FileNotFoundError:
+        raise UserError(f"{PARAMS}: not found in {Path.cwd()}; run stages from the project's folder") from None
+    except YAMLError as error:
+        raise UserError(f"{PARAMS}: {' '.join(str(error).split())}") from error
+    if not isinstance(params, dict):
+        raise UserError(f"{PARAMS}: expected sections with keys, found {type(params).__name__}")
+    return params
+
+
+def section(name: str, schema: type[Section]) -> Section:
+    """One validated section of params.yaml.
+
+    Raises:
+        UserError: the section is missing, has an unknown key, or a value of the wrong type; one line for each.
+    """
+    params = read_params()
+    if name not in params:
+        raise UserError(f"{PARAMS}: section `{name}` is missing; add it (keys: {', '.join(schema.model_fields)})")
+    return validated(params[name] or {}, schema, str(PARAMS), name)
+
+
+def structure() -> Structure:
+    """The pipeline's shape.
+
+    Raises:
+        UserError: an epoch starts from or learns from something that doesn't come before it.
+    """
+    params = read_params()
+    epochs = section("epochs", Epochs)
+    known = ["base"]
+    for name, epoch in epochs.train.items():
+        for key, value in (("start", epoch.start), ("attempts", epoch.attempts)):
+            if value not in known:
+                raise UserError(f"{PARAMS}: `epochs.train.{name}.{key}` is {value!r}; expected {' or '.join(known)}")
+        if epoch.attempts != "base" and epoch.attempts not in epochs.sample:
+            raise UserError(f"{PARAMS}: `epochs.sample` lacks {epoch.attempts}, whose attempts {name} learns from")
+        known.append(name)
+    for key, names in (("sample", epochs.sample), ("evaluate", epochs.evaluate)):
+        if unknown := [name for name in names if name not in epochs.train]:
+            raise UserError(f"{PARAMS}: `epochs.{key}` names {', '.join(unknown)}, which `epochs.train` lacks")
+    return Structure(epochs, params.get("strategies") or [], params.get("datasets") or [])
+
+
+def epoch_of(name: str) -> Epoch:
+    """Raises UserError for an epoch that params.yaml doesn't have."""
+    epochs = structure().epochs
+    if name not in epochs.train:
+        raise UserError(f"{PARAMS}: `epochs.train` has no {name!r}, but {', '.join(epochs.train)}")
+    return epochs.train[name]
+
+
+def model_path(label: str) -> Path:
+    """The folder of a model: `base`, or an epoch's merged model. Fetches a Hub model at its pinned revision.
+
+    Raises:
+        UserError: there is no such model, with what makes it.
+    """
+    if label != "base":
+        path = Path("models") / label / "merged"
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path}: no model there (no config.json); `dvc repro merge@{label}` makes it")
+        return path
+    model = section("model", Model)
+    path = Path(model.name)
+    if (path / "config.json").is_file():
+        return path
+    if path.exists() or model.name.count("/") != 1 or model.name.startswith((".", "/", "models/")):
+        raise UserError(f"{PARAMS}: `model.name` is {model.name!r}: no model there (no {path / 'config.json'})")
+    if model.revision is None:
+        raise UserError(f"{PARAMS}: `model.revision` is empty; pin {model.name} to a commit of its Hub page")
+    return _fetched(model)
+
+
+def _fetched(model: Model) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(snapshot_download(model.name, revision=model.revision, allow_patterns=wanted))
+    except Exception as error:  # the Hub's client raises whatever its transport does
+        raise UserError(
+            f"{model.name} at {model.revision} can't be fetched from the Hub ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:160]}); check the name, the revision and the network, or set `model.name` "
+            "to a local folder"
+        ) from error
+
+
+def scratch(*parts: str) -> Path:
+    """A folder for resumable work: git-ignored, and no stage's out, since DVC deletes outs before a stage runs."""
+    folder = Path(os.environ.get("DVC_ROOT", ".")).joinpath(".scratch", *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Writes metrics, keys in the order given, floats to 6 digits so that noise of the last bit makes no diff."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(content), indent=2) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def finish(title: str, **facts: object) -> None:
+    """The table at a stage's end: rows in and out, what was dropped and why, result, place, time."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    for name, fact in facts.items():
+        table.add_row(name.replace("_", " "), _shown(fact))
+    table.add_row("time", f"{time.monotonic() - STARTED:.1f} s")
+    Console(soft_wrap=True, highlight=False).print(table)
+
+
+def _shown(fact: object) -> str:
+    if isinstance(fact, Mapping):
+        return ", ".join(f"{name} {_shown(one)}" for name, one in fact.items()) or "none"
+    return f"{fact:,}" if isinstance(fact, int) else f"{fact:.3f}" if isinstance(fact, float) else str(fact)
+
+
+def interval(accuracy: Mapping[str, Any]) -> str:
+    """63.1 % (60.0-66.1)"""
+    low, high = 100 * accuracy["low"], 100 * accuracy["high"]
+    return f"{100 * accuracy['accuracy']:.1f} % ({low:.1f}-{high:.1f})"

@@ -1,0 +1,43 @@
+"""Attempts into the training data of one epoch: examples, pairs, and the counts behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from stages import common
+from whetstone import records
+from whetstone.curation.smart import Curation, curate
+from whetstone.errors import UserError
+
+
+@click.command(cls=common.Stage)
+@click.option("--epoch", required=True, help="which epoch of params.yaml, such as epoch1")
+def main(epoch: str) -> None:
+    """Writes data/training/EPOCH/sft.parquet and dpo.parquet, and metrics/preprocess/EPOCH.json."""
+    spec, options = common.epoch_of(epoch), common.section("preprocess", Curation)
+    folder = Path("data/attempts") / spec.attempts
+    attempts = records.read(folder, records.ATTEMPT)
+    parts = sorted(Path("data/problems").glob("part-*.parquet"))
+    problems = pd.concat([records.read(part, records.PROBLEM) for part in parts], ignore_index=True)
+    try:
+        curated = curate(attempts, dict(zip(problems["id"], problems["question"], strict=True)), options)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+    out = Path("data/training") / epoch
+    if spec.trainer == "dpo" and not curated.pairs:
+        raise UserError(
+            f"{folder}: 0 pairs from {len(attempts)} attempts at {curated.statistics['problems']} problems "
+            f"({curated.statistics['dropped']['pairs_to_balance']} dropped to balance them): {epoch} has nothing to "
+            "prefer; raise `sample.k`, set `preprocess.balance: false`, or train this epoch with sft"
+        )
+    records.write(curated.examples, records.EXAMPLE, out / "sft.parquet")
+    records.write(curated.pairs, records.PAIR, out / "dpo.parquet")
+    common.write_json(f"metrics/preprocess/{epoch}.json", curated.statistics)
+    common.finish(f"preprocess {epoch}", **curated.statistics, path=out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What came out, from the evaluations' attempts: a page, a Markdown table, the summary and the plots' data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from stages import common
+from whetstone import records
+from whetstone.errors import UserError
+
+OUT, SUMMARY = Path("report"), "metrics/summary.json"
+
+
+def summaries(shape: common.Structure) -> tuple[dict[str, dict], list[dict]]:
+    """Each evaluation set's summary, and the rows of the breakdown by family and level."""
+    from whetstone.report.summary import BASE, UNTAUGHT, breakdown_rows, summarise
+
+    found, rows = {}, []
+    for dataset in shape.datasets:
+        labels = [BASE, UNTAUGHT, *shape.epochs.evaluate]
+        attempts = {
+            label: records.read(f"data/evaluation/{label}-{dataset}.parquet", records.ATTEMPT) for label in labels
+        }
+        problems = records.read(f"data/problems/{dataset}.parquet", records.PROBLEM)
+        found[dataset] = summarise(attempts)
+        rows += breakdown_rows(attempts, problems, dataset)
+    return found, rows
+
+
+@click.command(cls=common.Stage)
+def main() -> None:
+    """Writes report/, metrics/summary.json, plots/accuracy.csv and plots/families.csv."""
+    from whetstone.report import page
+    from whetstone.report.summary import accuracy_rows
+
+    shape = common.structure()
+    if not shape.datasets:
+        raise UserError(f"{common.PARAMS}: `datasets` is empty; name an evaluation set, such as test")
+    found, rows = summaries(shape)
+    tuned, first = shape.epochs.evaluate, shape.datasets[0]
+    tables = []
+    for dataset, summary in found.items():
+        tables += [page.headline(summary, dataset, tuned), page.comparisons(summary, dataset)]
+        tables += [page.strategies(summary, dataset, tuned), page.retries(summary, dataset, tuned)]
+    tables += [page.by_group(rows, first, group, tuned) for group in ("family", "level")]
+    OUT.mkdir(exist_ok=True)
+    (OUT / "index.html").write_text(page.html(tables))
+    (OUT / "report.md").write_text(page.markdown(tables))
+    others = {dataset: summary for dataset, summary in found.items() if dataset != first}
+    common.write_json(SUMMARY, {"dataset": first, **found[first], "others": others})
+    Path("plots").mkdir(exist_ok=True)
+    bars = [row for dataset, summary in found.items() for row in accuracy_rows(summary, dataset, tuned)]
+    pd.DataFrame(bars).round(6).to_csv("plots/accuracy.csv", index=False)
+    pd.DataFrame(rows).round(6).to_csv("plots/families.csv", index=False)
+    click.echo(page.markdown(tables[:2]))
+    common.finish("report", evaluation_sets=list(found), checkpoints=tuned, summary=SUMMARY, path=OUT / "index.html")
+
+
+if __name__ == "__main__":
+    main()
