@@ -1,4 +1,4 @@
-"""Grades the attempts of a model: texts by what they state, programs by what they answer when the sandbox runs them."""
+"""Grades the attempts of a model: texts by what they state, programs by what they answer in the sandbox."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _SHOWN = 80
 
 
 class GradedAttempt(NamedTuple):
-    """answer: the canonical string that was read, or None. verdict, rule, error: as in `Verdict`; the error of a program
-    that failed is the sandbox's class (syntax, exception, timeout, …); "truncated": the completion hit its token limit.
+    """answer: the canonical string that was read, or None. verdict, rule, error: as in `Verdict`; the error of a
+    program that failed is the sandbox's class (syntax, exception, timeout, …); "truncated": the completion hit its
+    token limit.
     """
 
     answer: str | None
@@ -52,8 +53,8 @@ def grade_attempts(
     """
     n = len(texts)
     tasks = [tasks] * n if isinstance(tasks, str) else tasks
-    columns = {"strategies": strategies, "golds": golds, "tasks": tasks, "finish_reasons": finish_reasons, "options": options}
-    for name, column in columns.items():
+    columns = (("strategies", strategies), ("golds", golds), ("tasks", tasks), ("options", options))
+    for name, column in (*columns, ("finish_reasons", finish_reasons)):
         if column is not None and len(column) != n:
             raise UserError(f"grade_attempts: {n} texts but {len(column)} {name}; every attempt needs one")
     options = options or [None] * n
@@ -64,7 +65,8 @@ def grade_attempts(
         from whetstone.grading.sandbox import run_programs
 
         limits = {"timeout": timeout} if workers is None else {"timeout": timeout, "workers": workers}
-        outcomes = dict(zip(programs, run_programs([program_of(texts[row]) for row in programs], **limits), strict=True))
+        ran = run_programs([program_of(texts[row]) for row in programs], **limits)
+        outcomes = dict(zip(programs, ran, strict=True))
     graded = []
     for row in range(n):
         gold = extract(golds[row], tasks[row], options=options[row])

@@ -73,7 +73,8 @@ def number(token: re.Match[str]) -> Number | None:
         else:
             value = int(digits)
         if power:
-            value = _double(f"{digits}{decimals or ''}e{power}") if isinstance(value, float) else value * Fraction(10) ** power
+            exact = not isinstance(value, float)
+            value = value * Fraction(10) ** power if exact else _double(f"{digits}{decimals}e{power}")
         over = groups["den"] or groups["xd"] or groups["md"] or groups["md1"]
         if over:
             if int(over) == 0:
@@ -84,6 +85,16 @@ def number(token: re.Match[str]) -> Number | None:
         value *= 10 ** _SCALES[groups["scale"].lower()]
     value = -value if negative else value
     return int(value) if isinstance(value, Fraction) and value.denominator == 1 else value
+
+
+def number_alone(text: str) -> Number | None:
+    """The value of a text that is one number and nothing else."""
+    token = _NUMBER.fullmatch(text)
+    return number(token) if token else None
+
+
+def find_numbers(text: str) -> list[re.Match[str]]:
+    return list(_NUMBER.finditer(text))
 
 
 def _double(literal: str) -> Number:
@@ -105,12 +116,16 @@ _PARENTHESISED = re.compile(r"\s*([-+]?)\s*\(\s*([^()]*)\)\s*\.?\s*")
 _NEGATIVE = re.compile(r"^\W{0,3}(?:negative|minus)\s+(?=[\d$£€\\])|^\s*-\s+(?=[\d$£€\\])", re.IGNORECASE)
 _JOIN = re.compile(r"\b(?:and|or|to|y|o|et|ou|und|oder)\b|[;&|]|,\s*[$£€]?$", re.IGNORECASE)
 _EQUALS = re.compile(r"=|≈|\\approx")
-_OPERATOR = re.compile(r"[+*/×÷^<>]|(?:^|\s)-(?=[\s(]|$)|^-|(?<!\w)x(?!\w)|\\(?:times|cdot|div)\b|\b(?:plus|minus|times|divided)\b", re.IGNORECASE)
+_OPERATOR = re.compile(
+    r"[+*/×÷^<>]|(?:^|\s)-(?=[\s(]|$)|^-|(?<!\w)x(?!\w)|\\(?:times|cdot|div)\b|\b(?:plus|minus|times|divided)\b",
+    re.IGNORECASE,
+)
 _ASIDE = re.compile(
     r"[(,:]|\b(?:because|since|as|which|where|per|for|in|of|out|every|each|after|from|at|than|by|on|when|if|with|"
     r"within|over|during|before|until|a|an)\b",
     re.IGNORECASE,
 )
+_PER = re.compile(r"^/ ?[a-zA-Z]{2,}")  # "$20/hour"
 _LEAD = re.compile(  # what may stand before a number that is not in prose
     r"(?:\W|\b(?:about|approximately|approx|around|roughly|nearly|almost|exactly|only|just|is|the|a|total|of|x|y|n)\b)*+"
     r"|[^.,;!?\n]{0,60}(?:=|≈|:)\W*",
@@ -170,37 +185,47 @@ def stated(clause: str, prose: bool) -> Number | str:
         values.add(plain[-1])
     if len(values) > 1:
         return "contradiction"
-    if broken or _OPERATOR.match(suffix.lstrip()):
+    if broken or _OPERATOR.match(_PER.sub("", suffix.lstrip())):
         return "malformed"
     return values.pop()
 
 
-_FAST_BARE = re.compile(r"\s*(-?\d{1,18})(?:\.0+)?\s*")
+_FAST_BARE = re.compile(r"\s*(-?\d{1,14})(?:\.0{1,9}|(\.\d{1,9}))?\s*")
 _FAST_TAIL = re.compile(
-    r"(?:####|(?<![^\n])A:|\b[Aa]nswer(?: is:?|:)) ?\$?"
-    r"(-?\d{1,3}(?:,\d{3})+|-?\d{1,18})(?:\.0+)?\.?\s*$"
+    r"(?:####|(?<![^\n])A:|\b[Aa]nswer(?: is:?|:)) ?\$?(-?\d{1,3}(?:,\d{3})+|-?\d{1,14})(?:\.0{1,9}|(\.\d{1,9}))?%?"
+    r"(?: (?!(?:thousand|[mbt]r?illion|lakh|crore|plus|minus|times|divided))[a-z]{2,20}){0,3}\.?\s*$"
 )
-_KEYWORDS = ("nswer", "ANSWER", "####", "oxed", "A:", "Finish[", "ntwort", "sung", "spuesta", "eponse", "isposta",
-             "esposta", "awaban", "ibu", "dahun", "sayan", "esi", "ans", "Ans")  # fmt: skip
+_JOINING = frozenset("so the thus hence therefore final and then".split())
+_MARKER_WORDS = ("answer", "####", "boxed", "a:", "finish[", "antwort", "losung", "respuesta", "reponse", "risposta",
+                 "resposta", "jawaban", "jibu", "idahun", "asayan", "esi", "<answer>")  # fmt: skip
+_ANS = re.compile(r"\bans\b")
 
 
 def _fast(text: str) -> Answer | None:
-    """Exactly what the full rules give for the commonest endings, or None. No statement may be next to the last one."""
+    """Exactly what the full rules give for the commonest endings, or None: the sentence before has to be free of
+    markers, so that no second statement stands next to the last one."""
     found = _FAST_BARE.fullmatch(text) if len(text) < 30 else None
-    if found:
-        return Answer(int(found[1]), found[0].strip(), "bare")
-    if not text.isascii():
-        return None
+    if found and text.isascii():
+        return Answer(Fraction(found[1] + found[2]) if found[2] else int(found[1]), found[0].strip(), "bare")
     tail = text[-60:]
     found = _FAST_TAIL.search(tail)
     if not found or (found.start() == 0 and len(text) > 60):
         return None
-    before = text[: len(text) - len(tail) + found.start()].rstrip()
-    sentence = before[max(before.rfind("\n"), before.rfind(". ")) + 1 :]
-    if before and (sentence.count(" ") < 8 or any(keyword in sentence for keyword in _KEYWORDS)):
+    before = text[: len(text) - len(tail) + found.start()].rstrip(" \n*$.,")
+    while True:
+        head, _, word = before.rpartition(" ")
+        if word.lower() not in _JOINING:
+            break
+        before = head.rstrip(" \n*$.,")
+    sentence = before[max(before.rfind("\n"), before.rfind(". ")) + 1 :].lower()
+    if not (tail.isascii() and sentence.isascii()) or any(word in sentence for word in _MARKER_WORDS):
         return None
-    rule = {"##": "hash", "A:": "a_line"}.get(found[0][:2], "answer_is")
-    return Answer(int(found[1].replace(",", "")), found[0].strip(), rule)
+    if "ans" in sentence and _ANS.search(sentence):
+        return None
+    value: Number = int(found[1].replace(",", ""))
+    if found[2]:
+        value = Fraction(found[1].replace(",", "") + found[2])
+    return Answer(value, found[0].strip(" .\n"), {"##": "hash", "A:": "a_line"}.get(found[0][:2], "answer_is"))
 
 
 def extract_number(text: str) -> Answer:
@@ -234,13 +259,11 @@ def extract_number(text: str) -> Answer:
             return Answer(value, text.strip(), "bare")
         if value != "no_answer":
             return unparsed(value, "bare", text.strip())
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    if last is None:
+    tokens = find_numbers(text)
+    if not tokens:
         return unparsed("no_answer")
-    value = number(last)
-    return unparsed("malformed", "last_number", last[0]) if value is None else Answer(value, last[0], "last_number")
+    value, last = number(tokens[-1]), tokens[-1][0].strip()
+    return unparsed("malformed", "last_number", last) if value is None else Answer(value, last, "last_number")
 
 
 def _read(statement: Statement) -> Number | str:

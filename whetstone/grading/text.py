@@ -1,4 +1,4 @@
-"""Where a text states its final answer: Unicode normalisation, answer markers in many languages, balanced \\boxed{}."""
+"""Where a text states its final answer: Unicode folding, answer markers in many languages, balanced \\boxed{}."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ _MARKER = re.compile(
     rf"|(?P<answer_is>{_ENGLISH}|{_LATIN}|{_OTHER})|(?P<a_line>^[ \t]*A:)",
     re.IGNORECASE | re.MULTILINE,
 )
-_SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bca)(?<!\bno)[.!?](?=[\s\"'*)\]]|$|[A-Z][a-z])|[。！？।\n]", re.IGNORECASE)
+_SENTENCE_END = re.compile(
+    r"(?<!\bRs)(?<!\bapprox)(?<!\bca)(?<!\bno)(?<!\bRS)(?<!\bNo)[.!?](?=[\s\"'*)\]]|$|[A-Z][a-z])|[。！？।\n]"
+)
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
 _WORD = re.compile(r"\S+")
 _BLANK = re.compile(r"[\s*_:]*")
@@ -91,7 +93,7 @@ def closing_braces(text: str) -> dict[int, int]:
 
 
 def statements(text: str) -> list[Statement]:
-    """Every statement of a final answer in a folded text, in order. A marker inside another's clause cuts that clause."""
+    """Every statement of a final answer in a folded text, in order. A marker inside a clause ends that clause."""
     found: list[Statement] = []
     closed: dict[int, int] | None = None
     marker = _MARKER.search(text)
