@@ -107,10 +107,10 @@ def test_a_share_that_empties_a_split_is_refused(share, message):
         hold_out(MANY, share)
 
 
-def test_straddling_names_the_groups():
-    broken = pd.DataFrame({"group": ["a", "a", "b", "b", "c"], "split": ["train", "dev", "train", "train", "dev"],
-                           "part": [1, 0, 1, 2, 0]})  # fmt: skip
-    assert straddling(broken) == ["a", "b"]
+def test_straddling_names_the_groups_that_something_is_learnt_of_and_that_are_elsewhere():
+    places = [("a", "train", 1), ("a", "dev", 0), ("b", "train", 1), ("b", "train", 2), ("c", "dev", 0), ("c", "dev", 0),
+              ("d", "test", 0), ("d", "train", 3), ("e", "addsub", 0), ("e", "singleeq", 0)]  # fmt: skip
+    assert straddling(pd.DataFrame(places, columns=["group", "split", "part"])) == ["a", "b", "d"]
 
 
 def test_deduplicate_keeps_the_first_of_equals_and_none_of_contradictory_ones():
