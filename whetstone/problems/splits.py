@@ -61,7 +61,7 @@ def hold_out(problems: pd.DataFrame, share: float, split: str = "dev", seed: int
 
 
 def straddling(problems: pd.DataFrame) -> list[str]:
-    """Groups that are in one part of train, or in dev, and also elsewhere, sorted; `hold_out` and `part_of` leave none.
+    """Groups that are in one part of train, or in dev, and also elsewhere, sorted; `hold_out`, `part_of` leave none.
     Two evaluation sets may share a question (AddSub and SingleEq do): nothing is learnt from either."""
     places = problems[["group", "split", "part"]].drop_duplicates()
     torn = places["group"].duplicated(keep=False) & places["split"].isin(["train", "dev"])
