@@ -109,7 +109,7 @@ def test_a_share_that_empties_a_split_is_refused(share, message):
 
 def test_straddling_names_the_groups_that_something_is_learnt_of_and_that_are_elsewhere():
     places = [("a", "train", 1), ("a", "dev", 0), ("b", "train", 1), ("b", "train", 2), ("c", "dev", 0),
-              ("c", "dev", 0), ("d", "test", 0), ("d", "train", 3), ("e", "addsub", 0), ("e", "singleeq", 0)]  # fmt: skip
+              ("c", "dev", 0), ("d", "test", 0), ("d", "train", 3), ("e", "one", 0), ("e", "two", 0)]  # fmt: skip
     assert straddling(pd.DataFrame(places, columns=["group", "split", "part"])) == ["a", "b", "d"]
 
 
