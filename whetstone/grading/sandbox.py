@@ -1,9 +1,10 @@
 """Run model-written programs where they can harm nothing, and report what each one computed.
 
-Programs never run in this process. Each goes to a *lane*: a fresh interpreter with an empty environment, which has given
-up files, network and processes as far as the kernel allows (`sandbox_jail`) and forks a child for every program. Programs
-that provably touch nothing but their own variables (`sandbox_verify`) share a child, the others have one each. Lanes
-stay for the next call and end with this process, however it ends. docs/sandbox.md says what holds on which system.
+Programs never run in this process. Each goes to a *lane*: a fresh interpreter with an empty environment, which has
+given up files, network and processes as far as the kernel allows (`sandbox_jail`) and forks a child for every
+program. Programs that provably touch nothing but their own variables (`sandbox_verify`) share a child, the others have
+one each. Lanes stay for the next call and end with this process, however it ends. docs/sandbox.md says what holds on
+which system.
 """
 
 from __future__ import annotations
@@ -71,13 +72,15 @@ class _Lane:
         found = {name: importlib.util.find_spec(name) for name in HEAVY_MODULES}
         directories = {str(Path(spec.origin).parents[1]): None for spec in found.values() if spec and spec.origin}
         worker = Path(__file__).with_name("sandbox_worker.py")
+        installed = ",".join(name for name, spec in found.items() if spec)
+        environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+        if "LD_LIBRARY_PATH" in os.environ:  # some interpreters find their own library this way
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         self.process = subprocess.Popen(
-            [sys.executable, "-S", "-s", "-P", "-B", "-Wignore", str(worker), kind, str(os.getpid()), ",".join(without),
-             ",".join(name for name, spec in found.items() if spec), *directories],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", start_new_session=True,
-            env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
-            bufsize=0)  # fmt: skip
-        self.kind = kind
+            [sys.executable, "-S", "-s", "-P", "-B", "-Wignore", worker, kind, str(os.getpid()), ",".join(without),
+             installed, *directories], env=environment, cwd="/", start_new_session=True, bufsize=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        self.kind, self.without = kind, set(without)
         self.layers: dict[str, Layer] | None = None
 
     def fileno(self) -> int:
@@ -127,7 +130,7 @@ class _Lane:
 
 
 class _Job(NamedTuple):
-    """Places of programs that go to one child together; a `lonely` one is in a child of its own, in a lane of `kind`."""
+    """Places of programs that go to one child together; a `lonely` one has a child to itself, in a lane of `kind`."""
 
     places: Sequence[int]
     kind: str = "light"
@@ -142,7 +145,7 @@ _guard = threading.Lock()
 def _take(kind: str, without: Collection[str]) -> _Lane:
     with _guard:
         for lane in _idle:
-            if lane.kind == kind and not without and lane.process.poll() is None:
+            if lane.kind == kind and lane.without == set(without) and lane.process.poll() is None:
                 _idle.remove(lane)
                 return lane
     return _Lane(kind, without)
@@ -225,11 +228,12 @@ def run_programs(
                     reply = None
                 poll.unregister(descriptor)
                 del busy[descriptor]
-                if reply is None or without:
+                if reply is None:
                     lane.kill()
+                    jobs.extend(_mourn(job, outcomes))
                 else:
                     _give_back(lane)
-                jobs.extend(_mourn(job, outcomes) if reply is None else _settle(job, *reply, programs, outcomes))
+                    jobs.extend(_settle(job, *reply, programs, outcomes))
     finally:
         for lane, *_ in busy.values():
             lane.kill()

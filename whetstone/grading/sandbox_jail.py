@@ -146,7 +146,7 @@ POSIX = ("limits", "user")
 def enter(without: Collection[str] = ()) -> dict[str, tuple[bool, str]]:
     """Confine this process as far as the kernel allows.
 
-    Returns for each layer (holds, what it does or why it is missing). `without` leaves layers out (to test the others).
+    Returns for each layer (holds, what it does or why it is missing). `without` leaves layers out, to test the others.
     """
     report = {}
     for name in ORDER:
@@ -175,7 +175,7 @@ def address_space() -> int:
 
 
 def confine_child(report: dict[str, tuple[bool, str]], memory: int, cpu_seconds: int, server: int) -> None:
-    """Last step in a forked child. `memory` in bytes of address space; `server` is the process that must be the parent."""
+    """Last step in a forked child. `memory`: bytes of address space; `server`: the process that must be the parent."""
     os.setpgid(0, 0)
     for what, most in ((resource.RLIMIT_NPROC, 0), (resource.RLIMIT_CPU, cpu_seconds), (resource.RLIMIT_AS, memory)):
         try:

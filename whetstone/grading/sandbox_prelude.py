@@ -20,9 +20,9 @@ import warnings
 from collections.abc import Callable
 
 MODULES = (
-    "__future__", "abc", "array", "bisect", "calendar", "cmath", "collections", "collections.abc", "copy", "dataclasses",
-    "datetime", "decimal", "enum", "fractions", "functools", "heapq", "itertools", "json", "math", "numbers",
-    "operator", "os", "random", "re", "statistics", "string", "sys", "textwrap", "time", "types", "typing", "_strptime",
+    "__future__", "_strptime", "abc", "array", "bisect", "calendar", "cmath", "collections", "collections.abc", "copy",
+    "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "itertools", "json", "math",
+    "numbers", "operator", "os", "random", "re", "statistics", "string", "sys", "textwrap", "time", "types", "typing",
 )  # fmt: skip
 HEAVY_MODULES = ("mpmath", "numpy", "sympy")
 ANSWER_NAMES = ("answer", "ans")

@@ -4,12 +4,12 @@ Such a program may share a process with others like it, which is what makes thou
 rule is an allow-list over the syntax tree: what isn't named here makes the program an ordinary one, which gets a
 process of its own. Nothing here decides whether a program may run, only where.
 
-Why it holds. A plain program's namespace starts empty and its builtins are the functions below. It can define functions
-but no class, can't catch an exception (so the clock's can't be swallowed), can't write an attribute, and can read only
-attributes named below, none of which leads from a value to a module, a frame, a class or a mutable object that it
-didn't make. No `str.format`, whose field syntax reads attributes; no `type`, `getattr`, `id`, `input`, `open`. A name
-that ordinary programs would find and plain ones don't makes a program ordinary, so that both ways give one result.
-Memory and time aren't part of the proof: a program that runs out of either is run again in its own process.
+Why it holds. A plain program's namespace starts empty and its builtins are the functions below. It can define
+functions but no class, can't catch an exception (so the clock's can't be swallowed), can't write an attribute, and can
+read only attributes named below, none of which leads from a value to a module, a frame, a class or a mutable object
+that it didn't make. No `str.format`, whose field syntax reads attributes; no `type`, `getattr`, `id`, `input`, `open`.
+A name that ordinary programs would find and plain ones don't makes a program ordinary, so that both ways give one
+result. Memory and time aren't part of the proof: a program that runs out of either is run again in its own process.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ BUILTINS = (
 MATH_NAMES = frozenset(name for name in dir(math) if not name.startswith("_"))
 METHODS = (
     # list, tuple, dict, set
-    "append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort", "get", "items",
-    "keys", "setdefault", "update", "values", "add", "difference", "discard", "intersection", "issubset", "issuperset",
-    "union",
+    "append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort", "get",
+    "items", "keys", "setdefault", "update", "values", "add", "difference", "discard", "intersection", "issubset",
+    "issuperset", "union",
     # str
     "capitalize", "endswith", "find", "isalpha", "isdigit", "isnumeric", "join", "ljust", "lower", "lstrip", "replace",
     "rjust", "rstrip", "split", "splitlines", "startswith", "strip", "title", "upper", "zfill",

@@ -4,17 +4,14 @@ It imports what programs may use, gives up all rights (`sandbox_jail`), then for
 the parent what came of it. The children run programs; this process never does. Frames on stdin and stdout: 4 bytes of
 length, then JSON.
 
-Arguments: kind (`light` or `heavy`), the parent's process id, modules to leave for heavy programs, layers to leave out,
-directories to import from (only while starting).
+Arguments: kind (`light` or `heavy`), the parent's process id, layers to leave out, the heavy modules that are
+installed, directories to import from (only while starting).
 """
 
 from __future__ import annotations
 
-import ast
-import builtins
 import gc
 import importlib.util
-import io
 import json
 import mmap
 import os
@@ -23,17 +20,10 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Callable
 from pathlib import Path
 
-OUTPUT_LIMIT = 1 << 16  # characters of stdout
-DETAIL_LIMIT = 500  # characters
 REPLY_LIMIT = 1 << 20  # bytes that a lone program's child may send
-SLICE = 0.1  # seconds of a plain program among others; who needs more gets a process of its own
 STUCK = 0.5  # seconds without progress after which a batch must be inside one endless C call
-LONE = "lone"  # what a batch says of a program that needs a process of its own
-
-Row = list  # [answer, stdout, error, detail, seconds]
 
 
 def _sibling(name: str) -> types.ModuleType:
@@ -44,143 +34,7 @@ def _sibling(name: str) -> types.ModuleType:
     return module
 
 
-jail, prelude, verify = (_sibling(f"sandbox_{name}") for name in ("jail", "prelude", "verify"))
-
-
-class Stdout(io.TextIOBase):
-    """Keeps what a program prints; calls `full` when that exceeds the limit."""
-
-    def __init__(self, full: Callable[[Stdout], None]) -> None:
-        self.parts: list[str] = []
-        self.room = OUTPUT_LIMIT
-        self.full = full
-
-    def write(self, text: str) -> int:
-        self.parts.append(text[: self.room])
-        self.room -= len(text)
-        if self.room < 0:
-            self.full(self)
-        return len(text)
-
-    def text(self) -> str:
-        return "".join(self.parts)
-
-
-class Again(BaseException):
-    """This program needs a process of its own."""
-
-
-def run(code: types.CodeType, names: dict[str, object], out: Stdout, start: float) -> Row:
-    """Run untrusted code. Only in a jailed child that serves this request and nothing after it."""
-    sys.stdout = out
-    try:
-        exec(code, names)  # the one place where untrusted code runs
-    except SystemExit:
-        pass
-    answer = prelude.answer_of(names, out.text())
-    if answer is None:
-        return row(out, "no_answer", "the program set no `answer` and printed nothing", start)
-    return [answer, out.text(), None, "", time.perf_counter() - start]
-
-
-def row(out: Stdout | None, error: str, detail: str, start: float) -> Row:
-    return [None, out.text() if out else "", error, detail[:DETAIL_LIMIT], time.perf_counter() - start]
-
-
-def failure(error: BaseException, out: Stdout | None, start: float) -> Row:
-    """The outcome of a program that raised `error`."""
-    detail = f"{type(error).__name__}: {error}"
-    if isinstance(error, prelude.TooLong):
-        return row(out, "output", f"the answer has more than {prelude.ANSWER_LIMIT} characters", start)
-    if isinstance(error, MemoryError):
-        return row(out, "memory", detail, start)
-    if isinstance(error, (PermissionError, ModuleNotFoundError)) or "can't start new thread" in detail:
-        return row(out, "forbidden", detail, start)
-    return row(out, "exception", detail, start)
-
-
-def parsed(source: str, start: float) -> ast.Module | Row:
-    """The syntax tree, or the outcome of a program that has none."""
-    try:
-        return ast.parse(source, "<program>")
-    except (SyntaxError, ValueError) as error:  # ValueError: a null character or a lone surrogate
-        return row(None, "syntax", f"{type(error).__name__}: {error}", start)
-
-
-def lone(source: str, names: dict[str, object], send: Callable[[object], None]) -> None:
-    """One program in this process. Whatever it does to the process, the process ends with it."""
-    start = time.perf_counter()
-
-    def full(out: Stdout) -> None:
-        send(row(out, "output", f"more than {OUTPUT_LIMIT} characters printed", start))
-        os._exit(0)
-
-    out = Stdout(full)
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    main.__dict__.update(names, __builtins__=builtins)
-    gc.enable()
-    try:
-        tree = parsed(source, start)
-        if isinstance(tree, list):
-            result = tree
-        else:
-            try:
-                code = compile(tree, "<program>", "exec", dont_inherit=True)
-            except SyntaxError as error:
-                result = row(None, "syntax", f"SyntaxError: {error}", start)
-            else:
-                result = run(code, main.__dict__, out, start)
-    except BaseException as error:
-        result = failure(error, out, start)
-    send(result)
-
-
-def batch(sources: list[str], rules: tuple, progress: memoryview) -> list[Row | str]:
-    """Run the plain programs among `sources`, one after the other; for the others say which kind of process they need.
-
-    `progress[0]`, shared with the server, is the place of the program at work: what to blame if this process dies.
-    """
-    shared, ordinary, modules = rules
-    running = False
-
-    def clock(*_: object) -> None:
-        if running:
-            raise Again
-
-    def full(_: Stdout) -> None:
-        raise Again
-
-    def one(source: str) -> Row | str:
-        nonlocal running
-        start = time.perf_counter()
-        if len(source) > verify.MAX_SOURCE:
-            return LONE
-        tree = parsed(source, start)
-        if isinstance(tree, list):
-            return tree
-        if not verify.plain(tree, ordinary, modules):
-            return LONE
-        out = Stdout(full)
-        try:
-            running = True
-            signal.setitimer(signal.ITIMER_REAL, SLICE)
-            code = compile(tree, "<program>", "exec", dont_inherit=True)
-            return run(code, {"__builtins__": shared, "__name__": "__main__"}, out, start)
-        except SyntaxError as error:
-            return row(None, "syntax", f"SyntaxError: {error}", start)
-        except (Again, MemoryError, RecursionError):
-            return LONE
-        except Exception as error:
-            return failure(error, out, start)
-        finally:
-            running = False
-
-    signal.signal(signal.SIGALRM, clock)
-    rows = []
-    for place, source in enumerate(sources):
-        progress[0] = place
-        rows.append(one(source))
-    return rows
+jail, prelude, verify, programs = (_sibling(f"sandbox_{name}") for name in ("jail", "prelude", "verify", "child"))
 
 
 class Server:
@@ -193,8 +47,10 @@ class Server:
         self.progress = memoryview(mmap.mmap(-1, 8)).cast("Q")
         self.null = os.open(os.devnull, os.O_RDWR)
         self.watched = [0]  # our standard input breaks when the parent ends
-        if hasattr(os, "pidfd_open"):  # also when a process that the parent forked keeps the pipe open
+        try:  # and the kernel tells us, also when a process that the parent forked keeps the pipe open
             self.watched.append(os.pidfd_open(parent))
+        except (AttributeError, OSError):
+            pass
         self.base = jail.address_space()
         self.layers = jail.enter(without)
 
@@ -283,7 +139,7 @@ class Server:
         for descriptor in (self.null, reader, *self.watched[1:]):
             os.close(descriptor)
         sources = request["programs"]
-        cpu = int(request["timeout"]) + 2 if request["lonely"] else int(len(sources) * (SLICE + STUCK)) + 2
+        cpu = int(request["timeout"]) + 2 if request["lonely"] else int(len(sources) * (programs.SLICE + STUCK)) + 2
         jail.confine_child(self.layers, self.base + request["memory"], cpu, self.process)
 
         def send(result: object) -> None:
@@ -293,9 +149,9 @@ class Server:
             for module in ("random", "numpy.random"):  # forked children draw the same numbers every time
                 if module in sys.modules:
                     sys.modules[module].seed(0)
-            lone(sources[0], self.names, send)
+            programs.lone(sources[0], self.names, send)
         else:
-            send(batch(sources, self.rules, self.progress))
+            send(programs.batch(sources, self.rules, self.progress))
         os._exit(0)
 
 
@@ -319,6 +175,7 @@ def main() -> None:
     if os.getppid() != int(parent):
         return
     sys.argv = ["<program>"]
+    os.environ.clear()
     sys.path += directories
     for module in prelude.MODULES:
         importlib.import_module(module)
@@ -329,7 +186,8 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")  # if memory ends, the kernel takes us first
     except OSError:
         pass
-    Server(int(parent), names, frozenset([*prelude.MODULES, *filter(None, heavy.split(","))]), without.split(",")).serve()
+    modules = frozenset([*prelude.MODULES, *filter(None, heavy.split(","))])
+    Server(int(parent), names, modules, without.split(",")).serve()
 
 
 if __name__ == "__main__":
