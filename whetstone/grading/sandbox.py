@@ -257,7 +257,7 @@ def _settle(
         if row == "lone":
             left.append(_alone(place, programs))
         else:
-            outcomes[place] = Outcome(*row)
+            outcomes[place] = _clean(*row)
     return left
 
 
@@ -284,6 +284,15 @@ def _outcome(payload: bytes, seconds: float) -> Outcome:
             raise ValueError
     except (ValueError, TypeError, RecursionError):
         return Outcome(None, "", "killed", "the program's process sent something else than a result", seconds)
+    return _clean(answer, stdout, error, detail, seconds)
+
+
+def _clean(answer: str | None, stdout: str, error: str | None, detail: str, seconds: float) -> Outcome:
+    """An outcome whose texts can be written as UTF-8: a lone surrogate becomes a question mark."""
+    if not (stdout.isascii() and detail.isascii() and (answer is None or answer.isascii())):
+        answer, stdout, detail = (
+            text if text is None else text.encode("utf-8", "replace").decode() for text in (answer, stdout, detail)
+        )
     return Outcome(answer, stdout, error, detail, seconds)
 
 

@@ -79,7 +79,7 @@ def run(code: types.CodeType, names: dict[str, object], out: Stdout, start: floa
         exec(code, names)  # the one place where untrusted code runs
     except SystemExit:
         pass
-    answer = prelude.answer_of(names, out.text())
+    answer = prelude.answer_of(names, out.text)
     if answer is None:
         return row(out, "no_answer", "the program set no `answer` and printed nothing", start)
     return [answer, out.head(), None, "", time.perf_counter() - start]

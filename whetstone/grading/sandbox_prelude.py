@@ -120,7 +120,7 @@ def _warm_up(sympy: object) -> None:
                 pass
 
 
-def answer_of(names: dict[str, object], stdout: str) -> str | None:
+def answer_of(names: dict[str, object], stdout: Callable[[], str]) -> str | None:
     """The text of what a program computed: `answer`, `ans`, what `solution()` or `solver()` returns, or the last line
     that it printed. None if there is none of these."""
     for name in ANSWER_NAMES:
@@ -133,7 +133,7 @@ def answer_of(names: dict[str, object], stdout: str) -> str | None:
             text = canonical(names[name]())
             if text:
                 return text
-    lines = stdout.strip().splitlines()
+    lines = stdout().strip().splitlines()
     return _bounded(lines[-1].strip()) if lines else None
 
 

@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 import types
+from json import dumps  # bound here, so that a program that replaces json's own answers all the same
 from pathlib import Path
 
 REPLY_LIMIT = 1 << 20  # bytes that a lone program's child may send
@@ -143,7 +144,7 @@ class Server:
         jail.confine_child(self.layers, self.base + request["memory"], cpu, self.process)
 
         def send(result: object) -> None:
-            write_all(writer, json.dumps(result).encode())
+            write_all(writer, dumps(result).encode())
 
         if request["lonely"]:
             for module in ("random", "numpy.random"):  # forked children draw the same numbers every time
