@@ -51,7 +51,7 @@ def check_rows(rows: pd.DataFrame, texts: Sequence[str], where: str) -> None:
             f"{where}: 0 of 0 rows to train on: nothing came through the filters before; look at the statistics of "
             "the stage that wrote it (how many attempts were right, and what was dropped)"
         )
-    for name in texts:
+    for name in ("prompt", *texts):
         usable = rows[name].map(lambda text: isinstance(text, str) and bool(text.strip()))
         if not usable.all():
             raise UserError(

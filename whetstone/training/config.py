@@ -46,7 +46,7 @@ class TrainingConfig(BaseModel):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="precision of the arithmetic. bfloat16 keeps the weights that are trained in float32 "
-        "and stores the frozen base of an adapter in bfloat16",
+        "and stores the frozen base of an adapter in bfloat16 on a GPU",
     )
     seed: int = Field(0, ge=0, description="decides the adapter's initial weights, the order of the rows, dropout")
     checkpoints: int = Field(

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from whetstone import records
 from whetstone.errors import UserError
 from whetstone.training import checks
 from whetstone.training.config import TrainingConfig
+from whetstone.training.head import use_own_logits
 
 Dev = Callable[[Any, Any, int], float]  # (model, tokenizer, step) -> value
 Report = Callable[[str], None]
@@ -42,6 +43,20 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "generation_config.json",
 )
+
+# Columns of the loss curve, by the trainer's names. Rewards: beta x log-ratio to the reference.
+CURVE = {
+    "step": "step",
+    "epoch": "epoch",
+    "num_tokens": "tokens",
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "rewards/margins": "reward_margin",
+    "rewards/accuracies": "reward_accuracy",
+    "logps/chosen": "logprob_chosen",
+    "logps/rejected": "logprob_rejected",
+}
 
 
 class LikeLengths(torch.utils.data.Sampler):
@@ -86,10 +101,20 @@ class Loop:
         self.before = 0.0  # seconds of optimisation before a resumption
         self.reported = time.monotonic()
         self.remove_callback(PrinterCallback)
+        self.prepare_head()
+
+    def prepare_head(self) -> None:
+        if self.args.device.type == "cpu":
+            use_own_logits(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
 
     def go(self, checkpoint: Path | None) -> None:
+        """Trains, from `checkpoint` on where there is one."""
         if checkpoint is not None:
-            last = next(row for row in reversed(history(checkpoint)) if "loss" in row)
+            done = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            if done.global_step >= done.max_steps:  # killed between the last step and the result
+                self.state = done
+                return
+            last = next(row for row in reversed(done.log_history) if "loss" in row)
             self._total_train_tokens, self.before = last["num_tokens"], last["seconds"]
         self.started = time.monotonic()
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -181,10 +206,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     return whole[-1] if whole else None
 
 
-def history(checkpoint: Path) -> list[dict[str, float]]:
-    return json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
-
-
 def work_folder(scratch: str | Path, kind: str, model: Path, rows: pd.DataFrame, config: TrainingConfig) -> Path:
     """Where the checkpoints of this very training live: another model, row or parameter is another folder."""
     content = pd.util.hash_pandas_object(rows.map(repr), index=False).to_numpy().tobytes().hex()
@@ -213,8 +234,8 @@ def load(model: Path, config: TrainingConfig) -> tuple[Any, Any]:
 
 
 def stored_dtype(config: TrainingConfig) -> torch.dtype:
-    """float32 for weights that are trained, the arithmetic's precision for a frozen base."""
-    return torch.float32 if config.adapter == "none" else getattr(torch, config.dtype)
+    """Of the weights: float32 where they are trained, and on a CPU; a frozen base on a GPU as `config` says."""
+    return getattr(torch, config.dtype) if config.adapter != "none" and torch.cuda.is_available() else torch.float32
 
 
 def nf4() -> Any:
@@ -302,11 +323,8 @@ def finish(trainer: Loop, folder: Path, model: Path, out: str | Path) -> tuple[d
         "select": config.select,
         "dev": {str(row["step"]): row["dev"] for row in state.log_history if "dev" in row},
     }
-    drop = {"seconds", "total_flos", "num_tokens"}
-    curve = pd.DataFrame(
-        [{**{k: v for k, v in row.items() if k not in drop}, "tokens": row["num_tokens"]} for row in steps]
-    )
-    return summary, curve[["step", *(name for name in curve.columns if name != "step")]]
+    curve = pd.DataFrame([{ours: row[trls] for trls, ours in CURVE.items() if trls in row} for row in steps])
+    return summary, curve
 
 
 def publish(checkpoint: Path, model: Path, config: TrainingConfig, out: Path) -> None:

@@ -31,6 +31,7 @@ class PreferenceTrainer(loop.Loop, DPOTrainer):
         size = lengths(dataset.to_dict())
         order = sorted(range(len(size)), key=size.__getitem__)
         columns = torch.empty(2, len(size))
+        self.prepare_head()
         self.model.eval()
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]

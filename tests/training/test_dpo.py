@@ -1,0 +1,102 @@
+"""What preference optimisation computes."""
+
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from whetstone.training import loop, preference
+from whetstone.training.config import DpoConfig
+from whetstone.training.dpo import tokenise, train_dpo
+
+BASIC = {
+    "learning_rate": 1e-2,
+    "max_steps": 5,
+    "batch_size": 8,
+    "rank": 4,
+    "alpha": 8,
+    "warmup": 0.0,
+    "max_length": 128,
+}
+
+
+def run(base, tmp_path, pairs, name="out", **fields):
+    config = DpoConfig(**{**BASIC, **fields})
+    return train_dpo(base, pairs, tmp_path / name, config, scratch=tmp_path / "scratch")
+
+
+def log_probability(model, prompt, completion):
+    with torch.no_grad():
+        logp = model(torch.tensor([prompt + completion])).logits[0].float().log_softmax(-1)
+    return sum(logp[len(prompt) - 1 + t, token].item() for t, token in enumerate(completion))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"adapter": "none"},
+        {"length_normalise": True},
+        {"precompute_reference": False},
+        {"loss": "robust", "label_smoothing": 0.1},
+    ],
+)
+def test_it_starts_at_ln_2(base, pairs, tmp_path, fields):
+    summary, curve = run(base, tmp_path, pairs, nll_weight=0.0, batch_size=24, learning_rate=2e-3, **fields)
+    assert curve["loss"][0] == pytest.approx(math.log(2), abs=1e-5)
+    assert abs(curve["reward_margin"][0]) < 1e-5
+    assert summary["loss_last"] < math.log(2) and curve["reward_margin"].iloc[-1] > 0
+
+
+def test_ipo_starts_at_the_square_of_half_over_tau(base, pairs, tmp_path):
+    _, curve = run(base, tmp_path, pairs, loss="ipo", beta=0.25, nll_weight=0.0, max_steps=1)
+    assert curve["loss"][0] == pytest.approx((1 / (2 * 0.25)) ** 2, abs=1e-5)
+
+
+def test_the_likelihood_term_is_the_chosen_completions_mean_per_token(base, tokenizer, pairs, tmp_path):
+    _, curve = run(base, tmp_path, pairs, nll_weight=0.5, batch_size=24, max_steps=1)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    rows, _ = tokenise(pairs, tokenizer, DpoConfig(**BASIC), "pairs")
+    total = -sum(log_probability(model, p, c) for p, c in zip(rows["prompt_ids"], rows["chosen_ids"], strict=True))
+    mean = total / sum(map(len, rows["chosen_ids"]))
+    assert curve["loss"][0] == pytest.approx(math.log(2) + 0.5 * mean, abs=1e-4)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "none"])
+def test_reference_log_probabilities_are_those_of_the_model_without_adapter(base, pairs, tmp_path, adapter):
+    config = DpoConfig(**BASIC, adapter=adapter)
+    model, tokenizer = loop.load(base, config)
+    rows, _ = tokenise(pairs, tokenizer, config, "pairs")
+    trainer = preference.trainer(model, tokenizer, rows, config, tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    for column, name in (("ref_chosen_logps", "chosen_ids"), ("ref_rejected_logps", "rejected_ids")):
+        expected = [log_probability(plain, p, c) for p, c in zip(rows["prompt_ids"], rows[name], strict=True)]
+        assert trainer.train_dataset[column] == pytest.approx(expected, abs=1e-3)
+
+
+def test_gradient_accumulation_is_a_large_batch(base, pairs, tmp_path):
+    """Of the preference term; the likelihood term is a mean per forward pass, so tokens of short passes weigh more."""
+    large, small = (
+        run(base, tmp_path, pairs, batch_size=size, gradient_accumulation=12 // size, nll_weight=0.0)[1]
+        for size in (12, 4)
+    )
+    assert small["loss"].tolist() == pytest.approx(large["loss"].tolist(), abs=1e-4)
+    assert small["grad_norm"].tolist() == pytest.approx(large["grad_norm"].tolist(), rel=1e-3)
+
+
+def test_the_curve_shows_rewards(base, pairs, tmp_path):
+    _, curve = run(base, tmp_path, pairs)
+    assert list(curve.columns) == [
+        "step",
+        "epoch",
+        "tokens",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "reward_margin",
+        "reward_accuracy",
+        "logprob_chosen",
+        "logprob_rejected",
+    ]
+    assert len(curve) == 5 and curve["reward_accuracy"].between(0, 1).all() and curve.notna().all(axis=None)
