@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from stages import common, serving
+from stages import common, output, serving
 from stages.infer import Infer, prompt_of
 from whetstone import records
 from whetstone.engines.base import Sampling
@@ -49,16 +49,16 @@ def main(dataset: str) -> None:
     records.write(few_shot, records.ATTEMPT, folder / f"base-{dataset}.parquet")
     records.write(untaught, records.ATTEMPT, folder / f"base_zero_shot-{dataset}.parquet")
     metrics = {**few_shot_metrics(few_shot), "zero_shot": policy_metrics(untaught)}
-    common.write_json(f"metrics/evaluation/base-{dataset}.json", metrics)
+    output.write_json(f"metrics/evaluation/base-{dataset}.json", metrics)
     zero_shot = metrics["zero_shot"]
-    common.finish(
+    output.finish(
         f"baseline on {dataset}",
         problems=len(problems),
-        few_shot={name: common.interval(one) for name, one in metrics["forced"].items()},
+        few_shot={name: output.interval(one) for name, one in metrics["forced"].items()},
         best_single=metrics["best_single"]["strategy"],
-        oracle_any=common.interval(metrics["oracle"]),
+        oracle_any=output.interval(metrics["oracle"]),
         zero_shot_choice=zero_shot["choice"]["first"],
-        zero_shot_first_attempt=common.interval(zero_shot["first_attempt"]),
+        zero_shot_first_attempt=output.interval(zero_shot["first_attempt"]),
         path=folder,
     )
 

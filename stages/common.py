@@ -1,11 +1,8 @@
-"""What every stage shares: parameters, places, errors without a traceback, and the table at its end."""
+"""What every stage shares: parameters, places, errors without a traceback."""
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -18,7 +15,6 @@ from whetstone.errors import UserError
 from whetstone.validation import validated
 
 PARAMS = Path("params.yaml")
-STARTED = time.monotonic()
 Section = TypeVar("Section", bound=BaseModel)
 
 
@@ -172,42 +168,3 @@ def scratch(*parts: str) -> Path:
     folder = Path(os.environ.get("DVC_ROOT", ".")).joinpath(".scratch", *parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes metrics, keys in the order given, floats to 6 digits so that noise of the last bit makes no diff."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(content), indent=2) + "\n")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _rounded(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    return round(value, 6) if isinstance(value, float) else value
-
-
-def finish(title: str, **facts: object) -> None:
-    """The table at a stage's end: rows in and out, what was dropped and why, result, place, time."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
-    for name, fact in facts.items():
-        table.add_row(name.replace("_", " "), _shown(fact))
-    table.add_row("time", f"{time.monotonic() - STARTED:.1f} s")
-    Console(soft_wrap=True, highlight=False).print(table)
-
-
-def _shown(fact: object) -> str:
-    if isinstance(fact, Mapping):
-        return ", ".join(f"{name} {_shown(one)}" for name, one in fact.items()) or "none"
-    return f"{fact:,}" if isinstance(fact, int) else f"{fact:.3f}" if isinstance(fact, float) else str(fact)
-
-
-def interval(accuracy: Mapping[str, Any]) -> str:
-    """63.1 % (60.0-66.1)"""
-    low, high = 100 * accuracy["low"], 100 * accuracy["high"]
-    return f"{100 * accuracy['accuracy']:.1f} % ({low:.1f}-{high:.1f})"

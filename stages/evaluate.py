@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stages import common, serving
+from stages import common, output, serving
 from whetstone import records
 from whetstone.engines.base import Sampling
 
@@ -30,14 +30,14 @@ def main(checkpoint: str, dataset: str) -> None:
     out = Path("data/evaluation") / f"{checkpoint}-{dataset}.parquet"
     records.write(attempts, records.ATTEMPT, out)
     metrics = policy_metrics(attempts)
-    common.write_json(f"metrics/evaluation/{checkpoint}-{dataset}.json", metrics)
+    output.write_json(f"metrics/evaluation/{checkpoint}-{dataset}.json", metrics)
     gain = metrics["selection_gain"]
-    common.finish(
+    output.finish(
         f"evaluate {checkpoint} on {dataset}",
         problems=len(problems),
-        first_attempt=common.interval(metrics["first_attempt"]),
-        forced={name: common.interval(one) for name, one in metrics["forced"].items()},
-        oracle_any=common.interval(metrics["oracle"]),
+        first_attempt=output.interval(metrics["first_attempt"]),
+        forced={name: output.interval(one) for name, one in metrics["forced"].items()},
+        oracle_any=output.interval(metrics["oracle"]),
         selection_gain=f"{100 * gain['value']:+.1f} points ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})",
         first_choices=metrics["choice"]["first"],
         path=out,

@@ -8,7 +8,7 @@ import click
 import pandas as pd
 from pydantic import Field
 
-from stages import common, serving
+from stages import common, output, serving
 from whetstone import records, strategies
 from whetstone.engines.base import Sampling
 
@@ -71,7 +71,7 @@ def main(strategy: str, part: int, show_prompt: int | None) -> None:
     out = Path("data/attempts/base") / f"{name}-{part}.parquet"
     rows = records.write(attempts, records.ATTEMPT, out)
     verdicts = attempts["verdict"].value_counts().to_dict()
-    common.finish(f"infer {name} {part}", problems=len(problems), attempts=rows, verdicts=verdicts, path=out)
+    output.finish(f"infer {name} {part}", problems=len(problems), attempts=rows, verdicts=verdicts, path=out)
 
 
 if __name__ == "__main__":

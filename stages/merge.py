@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stages import common
+from stages import common, output
 from whetstone import records, strategies
 
 PROMPTS = 8
@@ -22,7 +22,7 @@ def main(epoch: str) -> None:
     dev = records.read("data/problems/dev.parquet", records.PROBLEM).head(PROMPTS)
     prompts = [strategies.trained_prompt(question) for question in dev["question"]]
     result = merge(common.model_path(spec.start), folder / "adapter", folder / "merged", prompts=prompts)
-    common.finish(f"merge {epoch}", **result, path=folder / "merged")
+    output.finish(f"merge {epoch}", **result, path=folder / "merged")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from stages import common
+from stages import common, output
 from whetstone import records
 from whetstone.curation.smart import Curation, curate
 from whetstone.errors import UserError
@@ -35,8 +35,8 @@ def main(epoch: str) -> None:
         )
     records.write(curated.examples, records.EXAMPLE, out / "sft.parquet")
     records.write(curated.pairs, records.PAIR, out / "dpo.parquet")
-    common.write_json(f"metrics/preprocess/{epoch}.json", curated.statistics)
-    common.finish(f"preprocess {epoch}", **curated.statistics, path=out)
+    output.write_json(f"metrics/preprocess/{epoch}.json", curated.statistics)
+    output.finish(f"preprocess {epoch}", **curated.statistics, path=out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import click
 import pandas as pd
 from pydantic import Field, model_validator
 
-from stages import common
+from stages import common, output
 from whetstone import records
 from whetstone.errors import UserError
 from whetstone.problems import splits
@@ -83,8 +83,8 @@ def main() -> None:
         sizes[f"part-{part}"] = records.write(own, records.PROBLEM, OUT / f"part-{part}.parquet")
     for name in sorted(set(frame["split"]) - {"train"}):
         sizes[name] = records.write(frame[frame["split"] == name], records.PROBLEM, OUT / f"{name}.parquet")
-    common.write_json("metrics/problems.json", {"rows": sizes, "loaded": dropped})
-    common.finish("problems", rows=sizes, loaded=dropped or "generated", path=OUT)
+    output.write_json("metrics/problems.json", {"rows": sizes, "loaded": dropped})
+    output.finish("problems", rows=sizes, loaded=dropped or "generated", path=OUT)
 
 
 if __name__ == "__main__":

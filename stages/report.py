@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 import pandas as pd
 
-from stages import common
+from stages import common, output
 from whetstone import records
 from whetstone.errors import UserError
 
@@ -45,18 +46,23 @@ def main() -> None:
     for dataset, summary in found.items():
         tables += [page.headline(summary, dataset, tuned), page.comparisons(summary, dataset)]
         tables += [page.strategies(summary, dataset, tuned), page.retries(summary, dataset, tuned)]
-    tables += [page.by_group(rows, first, group, tuned) for group in ("family", "level")]
+    statistics = {
+        epoch: json.loads(Path(f"metrics/preprocess/{epoch}.json").read_text()) for epoch in shape.epochs.train
+    }
+    tables += [page.training(statistics)]
+    groups = dict.fromkeys(row["group"] for row in rows if row["dataset"] == first)
+    tables += [page.by_group(rows, first, group, tuned) for group in groups]
     OUT.mkdir(exist_ok=True)
     (OUT / "index.html").write_text(page.html(tables))
     (OUT / "report.md").write_text(page.markdown(tables))
     others = {dataset: summary for dataset, summary in found.items() if dataset != first}
-    common.write_json(SUMMARY, {"dataset": first, **found[first], "others": others})
+    output.write_json(SUMMARY, {"dataset": first, **found[first], "others": others})
     Path("plots").mkdir(exist_ok=True)
     bars = [row for dataset, summary in found.items() for row in accuracy_rows(summary, dataset, tuned)]
     pd.DataFrame(bars).round(6).to_csv("plots/accuracy.csv", index=False)
     pd.DataFrame(rows).round(6).to_csv("plots/families.csv", index=False)
     click.echo(page.markdown(tables[:2]))
-    common.finish("report", evaluation_sets=list(found), checkpoints=tuned, summary=SUMMARY, path=OUT / "index.html")
+    output.finish("report", evaluation_sets=list(found), checkpoints=tuned, summary=SUMMARY, path=OUT / "index.html")
 
 
 if __name__ == "__main__":

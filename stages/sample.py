@@ -8,7 +8,7 @@ from typing import Literal
 import click
 from pydantic import Field
 
-from stages import common, serving
+from stages import common, output, serving
 from whetstone import records
 from whetstone.engines.base import Sampling
 
@@ -50,7 +50,7 @@ def main(model: str, part: int) -> None:
     out = Path("data/attempts") / model / f"part-{part}.parquet"
     rows = records.write(attempts, records.ATTEMPT, out)
     first = attempts[attempts["position"] == 1]
-    common.finish(
+    output.finish(
         f"sample {model} {part}",
         problems=len(problems),
         attempts=rows,

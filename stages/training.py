@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pandas as pd
 
-from stages import common
+from stages import common, output
 from whetstone import records
 from whetstone.engines.base import Sampling
 from whetstone.errors import UserError
@@ -49,8 +49,8 @@ def train(epoch: str, kind: str, config: TrainingConfig, schema: Any, fit: Calla
         base, rows, out, config, scratch=common.scratch("train", epoch), dev=measure, report=click.echo
     )
     timeless = {name: value for name, value in summary.items() if "second" not in name}
-    common.write_json(f"metrics/train/{epoch}.json", timeless)
+    output.write_json(f"metrics/train/{epoch}.json", timeless)
     plot = Path("plots/train") / f"{epoch}.csv"
     plot.parent.mkdir(parents=True, exist_ok=True)
     curve.round(6).to_csv(plot, index=False)
-    common.finish(f"{kind} {epoch}", start=base, **summary, path=out)
+    output.finish(f"{kind} {epoch}", start=base, **summary, path=out)

@@ -94,6 +94,27 @@ def comparisons(summary: Mapping, dataset: str) -> Table:
     return Table(f"Comparisons on {dataset}", note, ["", "difference (points)", "p", "wins / losses"], rows)
 
 
+def training(statistics: Mapping[str, Mapping]) -> Table:
+    """What each epoch was trained on, from the statistics of curation."""
+    rows = []
+    for epoch, own in statistics.items():
+        shares = " / ".join(f"{name} {100 * share:.0f}" for name, share in own["strategy_share"].items())
+        solved = " / ".join(f"{count:,}" for count in own["solved_at_attempt"].values())
+        counts = [f"{own[name]:,}" for name in ("problems", "attempts", "examples", "pairs")]
+        rows.append([epoch, *counts, f"{100 * own['coverage']:.1f}", solved, shares])
+    header = [
+        "",
+        "problems",
+        "attempts",
+        "examples",
+        "pairs",
+        "solved (%)",
+        "by attempt 1 / 2 / 3",
+        "strategy shares (%)",
+    ]
+    return Table("Training data", "Attempts that became examples and pairs.", header, rows)
+
+
 def by_group(rows: Sequence[Mapping], dataset: str, group: str, checkpoints: Sequence[str]) -> Table:
     """Accuracy by family or level: the base model's strategies, then each checkpoint's first attempt and oracle."""
     found = {

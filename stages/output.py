@@ -1,0 +1,52 @@
+"""What a stage writes beside its tables: metrics, and the few lines that it ends with."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STARTED = time.monotonic()
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Writes metrics, keys in the order given, floats to 6 digits so that noise of the last bit makes no diff."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(content), indent=2) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def finish(title: str, **facts: object) -> None:
+    """The table at a stage's end: rows in and out, what was dropped and why, result, place, time."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    for name, fact in facts.items():
+        table.add_row(name.replace("_", " "), _shown(fact))
+    table.add_row("time", f"{time.monotonic() - STARTED:.1f} s")
+    console = Console(highlight=False)
+    console.width = console.width if console.is_terminal else 118
+    console.print(table)
+
+
+def _shown(fact: object) -> str:
+    if isinstance(fact, Mapping):
+        return ", ".join(f"{name} {_shown(one)}" for name, one in fact.items()) or "none"
+    return f"{fact:,}" if isinstance(fact, int) else f"{fact:.3f}" if isinstance(fact, float) else str(fact)
+
+
+def interval(accuracy: Mapping[str, Any]) -> str:
+    """63.1 % (60.0-66.1)"""
+    low, high = 100 * accuracy["low"], 100 * accuracy["high"]
+    return f"{100 * accuracy['accuracy']:.1f} % ({low:.1f}-{high:.1f})"
