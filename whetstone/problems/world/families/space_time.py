@@ -35,7 +35,7 @@ def travel(r: Random, level: int) -> Sketch:
             [" How many m are left?", " How far is it still?"]
         )
         steps += [whole, Step("left", "trip - d", "How many m are left?", "What is left is {e} m.")]
-    return Sketch("travel", level, question, givens, tuple(steps), habits={"l2m": "terse"}, kind=kind)
+    return Sketch("travel", level, question, givens, tuple(steps), habits={"cot": "terse", "l2m": "terse"}, kind=kind)
 
 
 def area(r: Random, level: int) -> Sketch:
@@ -85,7 +85,7 @@ def area(r: Random, level: int) -> Sketch:
                 Step("area", "w * h", "What is the area?", "The area is {e} square m."),
                 Step("cost", "area * c", "What does it cost?", "The cost is {e} dollars."),
             )
-    return Sketch("area", level, question, givens, steps, habits={"l2m": "terse"}, kind=kind)
+    return Sketch("area", level, question, givens, steps, habits={"cot": "terse", "l2m": "terse"}, kind=kind)
 
 
 def posts(r: Random, level: int) -> Sketch:

@@ -74,7 +74,7 @@ def shop(r: Random, level: int) -> Sketch:
         steps.append(
             Step("more", f"cost{dear} - cost{cheap}", "What is the difference?", "The difference is {e} dollars.")
         )
-    return Sketch("shop", level, question, givens, tuple(steps), kind=kind)
+    return Sketch("shop", level, question, givens, tuple(steps), habits={"cot": "terse"}, kind=kind)
 
 
 def bulk(r: Random, level: int) -> Sketch:
