@@ -221,7 +221,7 @@ def attack_programs(world: dict[str, object]) -> list[str]:
 def test_every_attack_has_its_outcome_and_no_other(world):
     probe = "import math\nanswer = str(round(math.pi, 4)) + ' ' + str(sum([1, 2]))"
     mixed = [text for program in attack_programs(world) for text in (program, probe)]
-    outcomes = run_programs(mixed, timeout=1.5)
+    outcomes = run_programs(mixed, timeout=1.0)
     wrong = []
     for (name, (_, expected)), outcome in zip(ATTACKS.items(), outcomes[::2], strict=True):
         seen = outcome.error if isinstance(expected, set) else outcome.answer

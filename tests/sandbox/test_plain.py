@@ -127,8 +127,9 @@ def test_no_allowed_attribute_leads_anywhere():
     values = [
         0, 1.5, 2j, True, None, ..., NotImplemented, "text", b"bytes", [1], (1,), {1: 2}, {1}, frozenset({1}),
         range(3), slice(1), math, function, (i for i in [1]), map(int, []), filter(int, []), zip([]), enumerate([]),
-        reversed([1]), iter([]), iter(()), iter({}), iter(set()), iter(""), iter(range(2)), iter(int, 1), {}.items(), {}.keys(),
-        {}.values(), iter({}.items()), reversed({}), [].append, math.floor, str.join, "x".join, *SHARED.values(),
+        reversed([1]), iter([]), iter(()), iter({}), iter(set()), iter(""), iter(range(2)), iter(int, 1), {}.items(),
+        {}.keys(), {}.values(), iter({}.items()), reversed({}), [].append, math.floor, str.join, "x".join,
+        *SHARED.values(),
     ]  # fmt: skip
     harmless = (int, float, types.BuiltinFunctionType, types.MethodDescriptorType, types.GetSetDescriptorType)
     harmless += (types.MemberDescriptorType, types.ClassMethodDescriptorType)
