@@ -47,10 +47,12 @@ def canonical(value: Value) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, float):
-        return format(value, ".15g")
+        return format(value, "#.15g").rstrip(".")  # zeros too: many digits mark a double
     if isinstance(value, int):
         return str(value)
     numerator, denominator = value.numerator, value.denominator
+    if denominator == 1:
+        return str(numerator)
     twos = (denominator & -denominator).bit_length() - 1
     rest, fives = denominator >> twos, 0
     while rest % 5 == 0:

@@ -33,7 +33,7 @@ _OPENING = re.compile(
 )
 _FIRST = re.compile(rf"({_LETTER})(?!{_WORD})")
 _ENDED = re.compile(r"\s*+(?:[)\].,:;}*_$\"'`」』”。、，；：-]|$)")
-_VERB = re.compile(r"\s+(?:is|because|since|as|and|or|which|for|due|with|in|from|among|ist|es|est|e|ni)\b", re.IGNORECASE)
+_VERB = re.compile(r"\s+(?:is|because|since|as|and|or|which|for|due|with|in|from|among|ist|es|est|e|ni)\b", re.I)
 _ALSO = re.compile(
     rf"[)\]}}*_.\s]*+(?:,|/|&|\+|\b(?:and|or|und|oder|y|o|et|ou|e|dan|atau|na|au|ati|tabi)\b"
     rf"|और|या|এবং|বা|و|او|和|或|または|と|와|또는)"
@@ -62,8 +62,8 @@ def extract_choice(
     ("the answer is", "Answer:", \\boxed{}, … in any language) that names exactly one; a letter marked as an option, or
     the text of one option, in the last line. Two different letters side by side are a contradiction.
 
-    options: the letters that exist, with their texts; a text that equals one option's (as words, or as a number) stands
-    for it. tolerance: a bare number stands for the nearest numeric option within tolerance·max(1, |a|, |b|).
+    options: the letters that exist, with their texts; a text that equals one option's (as words or as a number) is
+    that letter. tolerance: a bare number stands for the nearest numeric option within tolerance·max(1, |a|, |b|).
     """
     named = lettered(options) if options else {}
     text = fold(text).strip()
@@ -113,7 +113,7 @@ def _opens_with(clause: str, named: Mapping[str, str]) -> str | None:
         return None
     letter, end = _latin(first[1]), first.end()
     ended = _ENDED.match(clause, end)
-    if not ended and not _VERB.match(clause, end):
+    if not ended and not _VERB.match(clause, end) and not _ALSO.match(clause, end):
         article = first[1] in "AaIi" or first[1].islower()
         if article and not (letter in named and _words(clause[end:]) == _words(named[letter])):
             return None
@@ -180,7 +180,7 @@ def _nearest(text: str, named: Mapping[str, str], tolerance: float) -> str | Non
     if value is None:
         return None
     near = sorted(
-        (abs(float(number) - float(value)), letter)
+        (abs(Fraction(number) - Fraction(value)), letter)
         for letter, option in named.items()
         for number in _values(option)[:1]
         if tolerance == math.inf or equal(number, value, tolerance)

@@ -17,6 +17,9 @@ Number = int | Fraction | float
 MAX_DIGITS = 400
 """Longer digit strings, and larger powers of ten, are malformed: they cost time and no data set has them."""
 
+DOUBLE_DIGITS = 13
+"""From so many significant digits on, a decimal is taken for a printed double. (Shorter, one print in 10,000 is.)"""
+
 _CURRENCY = r"(?:US\$|\\\$|[$£€¥₹₦₩¢]|\bRs\.?|\b(?:USD|EUR|GBP|INR|NGN)\b)"
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7}
 _NUMBER = re.compile(
@@ -66,15 +69,12 @@ def number(token: re.Match[str]) -> Number | None:
         power = int(groups["exp"] or groups["pow"] or 0)
         if abs(power) > MAX_DIGITS:
             return None
-        if decimals and len(digits.lstrip("0")) + len(decimals) - 1 >= 15:
-            value = _double(digits + decimals)
-        elif decimals:
-            value = Fraction(int(digits + decimals[1:]), 10 ** (len(decimals) - 1))
-        else:
-            value = int(digits)
+        value = _decimal(digits, decimals)
         if power:
             exact = not isinstance(value, float)
             value = value * Fraction(10) ** power if exact else _double(f"{digits}{decimals}e{power}")
+            if value == math.inf:
+                return None
         over = groups["den"] or groups["xd"] or groups["md"] or groups["md1"]
         if over:
             if int(over) == 0:
@@ -98,15 +98,13 @@ def find_numbers(text: str) -> list[re.Match[str]]:
 
 
 def _double(literal: str) -> Number:
-    """A decimal of 15 or more significant digits is a printed double. Where it rounds, at 12 digits, to a short
-    decimal (63.99999999999999, 0.30000000000000004) it is that decimal; elsewhere it stays a float."""
+    """A decimal of DOUBLE_DIGITS significant digits or more is a printed double. Where it is within 1e-13 of a short decimal
+    (63.99999999999999, 0.30000000000000004) it is that decimal; elsewhere it stays a float."""
     value = float(literal)
-    if not math.isfinite(value):
-        return value
-    for precision, short in ((".12g", 10), (".15g", 14)):
-        rounded = format(value, precision)
-        if sum(map(str.isdigit, rounded.split("e")[0].replace(".", "").lstrip("-0"))) <= short:
-            return Fraction(rounded)
+    rounded = format(value, ".12g")
+    short = len(rounded.partition("e")[0].replace(".", "").strip("-0")) <= 10 and math.isfinite(value)
+    if short and abs(Fraction(rounded) - Fraction(value)) <= abs(value) * 1e-13:
+        return Fraction(rounded)
     return value
 
 
@@ -126,6 +124,7 @@ _ASIDE = re.compile(
     re.IGNORECASE,
 )
 _PER = re.compile(r"^/ ?[a-zA-Z]{2,}")  # "$20/hour"
+_SENTENCES = re.compile(r"\S\s*\n\s*\S|[.!?]\s+[A-Z]")
 _LEAD = re.compile(  # what may stand before a number that is not in prose
     r"(?:\W|\b(?:about|approximately|approx|around|roughly|nearly|almost|exactly|only|just|is|the|a|total|of|x|y|n)\b)*+"
     r"|[^.,;!?\n]{0,60}(?:=|≈|:)\W*",
@@ -190,42 +189,62 @@ def stated(clause: str, prose: bool) -> Number | str:
     return values.pop()
 
 
-_FAST_BARE = re.compile(r"\s*(-?\d{1,14})(?:\.0{1,9}|(\.\d{1,9}))?\s*")
+_FAST_BARE = re.compile(r"\s*(-?\d{1,14})(?:\.0{1,9}|(\.\d{1,20}))?\s*")
 _FAST_TAIL = re.compile(
-    r"(?:####|(?<![^\n])A:|\b[Aa]nswer(?: is:?|:)) ?\$?(-?\d{1,3}(?:,\d{3})+|-?\d{1,14})(?:\.0{1,9}|(\.\d{1,9}))?%?"
+    r"(?:####|A:|[Aa]nswer(?: is:?|:)) ?\$?(-?\d{1,3}(?:,\d{3})+|-?\d{1,14})(?:\.0{1,9}|(\.\d{1,20}))?%?"
     r"(?: (?!(?:thousand|[mbt]r?illion|lakh|crore|plus|minus|times|divided))[a-z]{2,20}){0,3}\.?\s*$"
 )
 _JOINING = frozenset("so the thus hence therefore final and then".split())
 _MARKER_WORDS = ("answer", "####", "boxed", "a:", "finish[", "antwort", "losung", "respuesta", "reponse", "risposta",
-                 "resposta", "jawaban", "jibu", "idahun", "asayan", "esi", "<answer>")  # fmt: skip
-_ANS = re.compile(r"\bans\b")
+                 "resposta", "jawaban", "jibu", "idahun", "asayan", "esi", "<answer>", " ans")  # fmt: skip
 
 
 def _fast(text: str) -> Answer | None:
-    """Exactly what the full rules give for the commonest endings, or None: the sentence before has to be free of
-    markers, so that no second statement stands next to the last one."""
-    found = _FAST_BARE.fullmatch(text) if len(text) < 30 else None
-    if found and text.isascii():
-        return Answer(Fraction(found[1] + found[2]) if found[2] else int(found[1]), found[0].strip(), "bare")
+    """What the full rules give for the commonest endings, found without them; None for all others. The sentence before
+    has to be free of markers, so that no second statement stands next to the last one."""
+    if len(text) < 40:
+        found = _FAST_BARE.fullmatch(text)
+        if found and text.isascii():
+            return Answer(_decimal(found[1], found[2]), found[0].strip(), "bare")
     tail = text[-60:]
-    found = _FAST_TAIL.search(tail)
-    if not found or (found.start() == 0 and len(text) > 60):
+    rule, start = "answer_is", tail.rfind("nswer") - 1
+    if start < 0:
+        start = tail.rfind("A:")
+        rule = "a_line"
+        if start < 0:
+            start = tail.rfind("####")
+            rule = "hash"
+    if start < 1 and len(text) > 60 or start < 0:
         return None
-    before = text[: len(text) - len(tail) + found.start()].rstrip(" \n*$.,")
+    found = _FAST_TAIL.match(tail, start)
+    if not found or not found[0].isascii():
+        return None
+    before = tail[start - 1] if start else "\n"
+    if before != "\n" and (rule == "a_line" or rule == "answer_is" and (before.isalnum() or before == "_")):
+        return None
+    before = text[: len(text) - len(tail) + start].rstrip(" \n*$.,")
     while True:
         head, _, word = before.rpartition(" ")
         if word.lower() not in _JOINING:
             break
         before = head.rstrip(" \n*$.,")
-    sentence = before[max(before.rfind("\n"), before.rfind(". ")) + 1 :].lower()
-    if not (tail.isascii() and sentence.isascii()) or any(word in sentence for word in _MARKER_WORDS):
+    sentence = fold(before[max(before.rfind("\n"), before.rfind(". ")) + 1 :]).lower()
+    if not sentence.isascii():
         return None
-    if "ans" in sentence and _ANS.search(sentence):
-        return None
-    value: Number = int(found[1].replace(",", ""))
-    if found[2]:
-        value = Fraction(found[1].replace(",", "") + found[2])
-    return Answer(value, found[0].strip(" .\n"), {"##": "hash", "A:": "a_line"}.get(found[0][:2], "answer_is"))
+    for word in _MARKER_WORDS:
+        if word in sentence:
+            return None
+    return Answer(_decimal(found[1].replace(",", ""), found[2]), found[0].strip(" .\n"), rule)
+
+
+def _decimal(digits: str, decimals: str | None) -> Number:
+    if not decimals or not decimals.strip(".0"):
+        return int(digits)
+    if len(digits.lstrip("-0")) + len(decimals) - 1 >= DOUBLE_DIGITS:
+        value = _double(digits + decimals)
+    else:
+        value = Fraction(int(digits + decimals[1:]), 10 ** (len(decimals) - 1))
+    return int(value) if isinstance(value, Fraction) and value.denominator == 1 else value
 
 
 def extract_number(text: str) -> Answer:
@@ -253,7 +272,7 @@ def extract_number(text: str) -> Answer:
         return Answer(value, text[found[at].start : found[at].end].strip(), found[at].rule)
     if error:
         return unparsed(error, "statement")
-    if not found and len(text) < 200 and "\n" not in text.strip():
+    if not found and len(text) < 200 and not _SENTENCES.search(text):
         value = stated(text, prose=False)
         if not isinstance(value, str):
             return Answer(value, text.strip(), "bare")

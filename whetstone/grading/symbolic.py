@@ -21,6 +21,7 @@ SECONDS = 5.0
 
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _PROSE = re.compile(r"[^\W\d_]{2,}(?:[\s,]+[^\W\d_]{2,}){3}")
+_TOKEN = r"(?:\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z]|[0-9])"
 _REWRITES = [
     (re.compile(pattern), by)
     for pattern, by in (
@@ -31,10 +32,10 @@ _REWRITES = [
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°|\\text\{\s*degrees?\s*\}", ""),
         (r"\\?[$%]", ""),
         (r"(?<=[^\s{(,=])\s*\\text\{[^{}]*\}(?:\^\s*\{?\d\}?)?\s*$", ""),  # a unit
-        (r"\\frac\s*([0-9A-Za-z])\s*([0-9A-Za-z])", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*([0-9A-Za-z])\s*\{", r"\\frac{\1}{"),
-        (r"(\\frac\s*\{[^{}]*\})\s*([0-9A-Za-z])", r"\1{\2}"),
-        (r"\\sqrt\s*([0-9A-Za-z])", r"\\sqrt{\1}"),
+        (rf"\\frac\s*({_TOKEN})\s*({_TOKEN})", r"\\frac{\1}{\2}"),
+        (rf"\\frac\s*({_TOKEN})\s*\{{", r"\\frac{\1}{"),
+        (rf"(\\frac\s*\{{[^{{}}]*\}})\s*({_TOKEN})", r"\1{\2}"),
+        (rf"\\sqrt\s*({_TOKEN})", r"\\sqrt{\1}"),
         (r"([_^])\s*\{\s*([0-9A-Za-z])\s*\}", r"\1\2"),
     )
 ]
@@ -59,10 +60,12 @@ def extract_math(text: str) -> Answer:
             first -= 1
             parts.insert(0, found[first].clause)
         normal = [normalise(part) for part in parts]
-        value = normal[0] if len(set(normal)) == 1 else ",".join(canonical(part) for part in normal)
+        value = normal[0] if len(set(normal)) == 1 else ", ".join(canonical(part) for part in normal)
         return _answer(value, text[found[first].start : found[at].end], found[at].rule)
     alone = text.strip()
     if not found and alone and "\n" not in alone and len(alone) <= 400 and not _PROSE.search(alone):
+        if "\\boxed" in alone or alone.count("{") != alone.count("}"):
+            return unparsed("malformed", "bare", alone)
         return _answer(normalise(alone), alone, "bare")
     spans = [next(filter(None, span.groups())) for span in _MATH.finditer(text)]
     if spans:
@@ -89,7 +92,7 @@ def _expression(clause: str, rule: str) -> str:
 
 def normalise(latex: str) -> Number | str:
     """A number where the expression is one, else LaTeX without spacing, units and spelling variants."""
-    latex = tidy(latex).strip()
+    latex = tidy(latex).strip().removesuffix(".")
     for pattern, by in _REWRITES:
         latex = pattern.sub(by, latex)
     latex = latex.strip().removesuffix(".").strip()
@@ -105,7 +108,7 @@ def normalise(latex: str) -> Number | str:
     if "\\" not in latex and _PYTHON.search(latex):
         latex = _from_python(latex)
     latex = re.sub(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])", "\\1\0", latex)
-    return re.sub(r"\s+", "", latex).replace("\0", " ")
+    return re.sub(r"\s+", "", latex).replace("\0", " ").replace(",", ", ")  # 81, 256 is not 81,256
 
 
 def _from_python(text: str) -> str:
@@ -154,13 +157,14 @@ class _Comparer:
             return self._known[a, b]
 
     def _ask(self, a: str, b: str, seconds: float) -> bytes:
-        worker = self._worker()
+        request = json.dumps([seconds, a, b]).encode() + b"\n"
         try:
-            worker.stdin.write(json.dumps([seconds, a, b]).encode() + b"\n")
-            worker.stdin.flush()
-            reply = os.read(worker.stdout.fileno(), 1) if wait([worker.stdout], seconds + 5) else b""
-        except BrokenPipeError:
-            reply = b""
+            os.write(self._worker().stdin.fileno(), request)
+        except BrokenPipeError:  # it was killed since the last comparison
+            self.close()
+            os.write(self._worker().stdin.fileno(), request)
+        replies = self._process.stdout
+        reply = os.read(replies.fileno(), 1) if wait([replies], seconds + 5) else b""
         if reply == b"":
             self.close()
         return reply
@@ -172,6 +176,7 @@ class _Comparer:
         environment = {key: os.environ[key] for key in ("PATH", "LANG", "SYSTEMROOT") if key in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(path)],
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

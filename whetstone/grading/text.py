@@ -64,6 +64,7 @@ _SENTENCE_END = re.compile(
 )
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
 _WORD = re.compile(r"\S+")
+_LINE_ENDS = re.compile(r"[ .\t\r*$]*+(?:\n|\Z)")
 _BLANK = re.compile(r"[\s*_:]*")
 _CLOSE = {"finish": "]", "tag": "</answer>"}
 
@@ -96,6 +97,7 @@ def statements(text: str) -> list[Statement]:
     """Every statement of a final answer in a folded text, in order. A marker inside a clause ends that clause."""
     found: list[Statement] = []
     closed: dict[int, int] | None = None
+    unclosed: set[str] = set()
     marker = _MARKER.search(text)
     while marker:
         rule, start, begin = marker.lastgroup or "", marker.start(), marker.end()
@@ -112,21 +114,19 @@ def statements(text: str) -> list[Statement]:
             continue
         marker = _MARKER.search(text, begin)
         if rule in _CLOSE:
-            end = text.find(_CLOSE[rule], begin)
-            if end >= 0 and (rule == "tag" or marker is None or marker.start() > end):
+            end = -1 if rule in unclosed else text.find(_CLOSE[rule], begin)
+            if end < 0:
+                unclosed.add(rule)
+            elif rule == "tag" or marker is None or marker.start() > end:
                 found.append(Statement(rule, start, end + len(_CLOSE[rule]), text[begin:end].strip(), False))
                 marker = _MARKER.search(text, end)
             continue
         colon = rule == "answer_is" and not text[begin - 1].isalpha()
         begin = _BLANK.match(text, begin).end() if rule == "answer_is" else begin
-        stop = _SENTENCE_END.search(text, begin)
-        end = stop.start() if stop else len(text)
-        if marker and marker.start() < end:
-            found.append(Statement(rule, start, marker.start(), text[begin : marker.start()], False, colon))
-        else:
-            line_end = text.find("\n", end)
-            rest = text[end : line_end if line_end >= 0 else len(text)]
-            found.append(Statement(rule, start, end, text[begin:end], not rest.strip(" .\t\r*$"), colon))
+        limit = marker.start() if marker else len(text)
+        stop = _SENTENCE_END.search(text, begin, limit)
+        end = stop.start() if stop else max(begin, limit)
+        found.append(Statement(rule, start, end, text[begin:end], _LINE_ENDS.match(text, end) is not None, colon))
     return found
 
 
