@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -62,6 +63,8 @@ class Stage(click.Command):
     """A command that tells its user's mistakes in one message, with exit code 1."""
 
     def invoke(self, context: click.Context) -> Any:
+        os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here calls
         try:
             return super().invoke(context)
         except UserError as error:

@@ -43,7 +43,7 @@ def finish(title: str, **facts: object) -> None:
 def _shown(fact: object) -> str:
     if isinstance(fact, Mapping):
         return ", ".join(f"{name} {_shown(one)}" for name, one in fact.items()) or "none"
-    return f"{fact:,}" if isinstance(fact, int) else f"{fact:.3f}" if isinstance(fact, float) else str(fact)
+    return f"{fact:,}" if isinstance(fact, int) else f"{fact:.4g}" if isinstance(fact, float) else str(fact)
 
 
 def interval(accuracy: Mapping[str, Any]) -> str:
