@@ -52,8 +52,7 @@ class Sketch:
     steps: tuple[Step, ...]
     program: str | None = None
     habits: dict[str, tuple[Step, ...] | str] = field(default_factory=dict)
-    kind: str = ""  # variant of the family
-    words_matter: bool = False  # a problem whose names, not numbers, make it what it is
+    kind: str = ""  # variant of the family; for a problem without numbers, all that tells it from another
 
     @property
     def answer(self) -> Fraction:
@@ -61,9 +60,8 @@ class Sketch:
 
     @property
     def key(self) -> str:
-        """What makes two problems the same whatever their wording: family, variant and numbers."""
-        told = self.question if self.words_matter else " ".join(f"{k}={v}" for k, v in self.givens.items())
-        return f"{self.family}|{self.kind}|{told}"
+        """What makes two problems the same whatever their wording and names: family, variant and numbers."""
+        return f"{self.family}|{self.kind}|{' '.join(f'{name}={value}' for name, value in self.givens.items())}"
 
 
 def compute(expression: str, names: dict[str, Fraction]) -> Fraction:

@@ -352,7 +352,7 @@ def units(r: Random, level: int) -> Sketch:
 
 def sequence(r: Random, level: int) -> Sketch:
     (p,) = people(r)
-    count = (3, 4, r.choice([5, 6]), 7)[level - 1]
+    count = (3, 4, r.choice([5, 6]), 8)[level - 1]
     doubling = r.random() < 0.4
     first = (
         by_level(r, level, (2, 9), (2, 9), (2, 9), (10, 15))

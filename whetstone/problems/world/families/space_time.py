@@ -18,7 +18,9 @@ def travel(r: Random, level: int) -> Sketch:
     givens, steps, told = {}, [], []
     for i, (speed, time) in enumerate(zip(speeds, times, strict=True), 1):
         givens |= {f"s{i}": speed, f"t{i}": time}
-        told.append(r.choice([f"{time} minutes at {speed} m per minute", f"at {speed} m per minute for {time} minutes"]))
+        told.append(
+            r.choice([f"{time} minutes at {speed} m per minute", f"at {speed} m per minute for {time} minutes"])
+        )
         steps.append(Step(f"d{i}", f"s{i} * t{i}", f"How long is part {i}?", f"Part {i} is {{e}} m."))
     question = f"{p.name} {verb} {told[0]}" + "".join(f" and then {t}" for t in told[1:]) + "."
     whole = Step(
@@ -343,4 +345,7 @@ def ranking(r: Random, level: int) -> Sketch:
     # the corpus answers from memory in these two styles
     bare = (Step("count", f"{answer}", f"How many are {asked} than {crew[at]}?", work=f"{answer}"),)
     habits: dict[str, tuple[Step, ...] | str] = {"l2m": bare, "pot": f"answer = {answer}"} if level < 4 else {}
-    return Sketch("ranking", level, question, {}, steps, program=program, habits=habits, words_matter=True)
+    # nothing but who stands where tells these problems apart: the statements with places for names
+    places = {name: str(place) for place, name in enumerate(crew)}
+    kind = " ".join(places.get(word.strip(".?"), word) for word in question.split())
+    return Sketch("ranking", level, question, {}, steps, program=program, habits=habits, kind=kind)
