@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from whetstone.engines import attention
-from whetstone.engines.attention import BLOCK, ROWS, SlotCache, attending, round_up
+from whetstone.engines.attention import BLOCK, ROWS, SlotCache, attending, fast_linear, round_up
 from whetstone.engines.base import Completion, Request, weights_digest
 from whetstone.engines.sampling import choose, uniforms
 from whetstone.errors import UserError
@@ -173,7 +173,7 @@ class TransformersEngine:
         before = self.model.config._attn_implementation
         self.model.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), fast_linear(self.model):
                 yield
         finally:
             self._attend(before)
@@ -208,7 +208,7 @@ class TransformersEngine:
         try:
             wanted = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[0, -1].float()
             self._attend(attention.NAME)
-            ((_, got),) = self._next_logits([0], [ids], BLOCK)
+            ((_, got),) = self._next_logits([0], [ids], BLOCK + 5)
         except Exception as error:  # whatever the model's code does with a cache or an attention that it doesn't know
             self._attend(before)
             return f"{type(error).__name__}: {error}"
@@ -230,19 +230,20 @@ class TransformersEngine:
                 logits_to_keep=1,
             ).logits[:, -1]
 
-    def _cache(self, slots: int, own: int, prefix: Sequence[int]) -> SlotCache:
-        """A cache for rows of at most `own` tokens after the prefix, which is computed here, once."""
-        cache = SlotCache(slots, round_up(own, ROWS))
-        if prefix:
-            single = SlotCache(1, len(prefix))
-            self._read(single, [list(prefix)], [0], 0)
-            cache.share(single, len(prefix))
+    def _cache(self, slots: int, own: int, shared: Sequence[int]) -> SlotCache:
+        """A cache for rows of at most `own` tokens after the shared ones, whose keys and values are computed here."""
+        cache = SlotCache(slots, len(shared) % BLOCK + round_up(own, ROWS))
+        if shared:
+            single = SlotCache(1, round_up(len(shared), ROWS))
+            self._read(single, [list(shared)], [0], 0)
+            cache.share(single, len(shared))
         return cache
 
-    def _read(self, cache: SlotCache, parts: Sequence[Sequence[int]], slots: Sequence[int], prefix: int) -> None:
-        """Writes the keys and values of one prompt part per slot, in passes of about PROMPT_TOKENS tokens."""
+    def _read(self, cache: SlotCache, parts: Sequence[Sequence[int]], slots: Sequence[int], shared: int) -> None:
+        """Writes the keys and values of one prompt part per slot, which follows `shared` tokens, in passes of about
+        PROMPT_TOKENS tokens."""
         order = sorted((i for i in range(len(parts)) if parts[i]), key=lambda i: -len(parts[i]))
-        at = 0
+        own, at = shared - cache.prefix, 0
         while at < len(order):
             width = round_up(len(parts[order[at]]), ROWS)
             batch = order[at : at + max(1, PROMPT_TOKENS // width)]
@@ -253,14 +254,14 @@ class TransformersEngine:
             rows = torch.tensor([slots[i] for i in batch], device=self.device)
             for start in range(0, width, PROMPT_TOKENS):
                 piece = torch.from_numpy(ids[:, start : start + PROMPT_TOKENS])
-                cache.begin(rows, start, piece.shape[1])
-                positions = torch.arange(prefix + start, prefix + start + piece.shape[1]).expand(len(batch), -1)
+                cache.prompts(rows, own + start, piece.shape[1])
+                positions = torch.arange(shared + start, shared + start + piece.shape[1]).expand(len(batch), -1)
                 self._forward(cache, piece, positions)
 
     def _step(self, cache: SlotCache, last: np.ndarray, length: np.ndarray) -> torch.Tensor:
-        """One token per row, in slots 0, 1, ...: logits of the next."""
+        """One token per row, in slots 0, 1, ..., at these own positions: logits of the next."""
         own = torch.from_numpy(length)
-        cache.begin(len(last), own.to(self.device), 1)
+        cache.tokens(own.to(self.device))
         return self._forward(cache, torch.from_numpy(last)[:, None], (own + cache.prefix)[:, None])
 
     def _next_logits(
@@ -271,15 +272,15 @@ class TransformersEngine:
             for index in members:
                 yield [index], self.model(input_ids=torch.tensor([prompts[index]], device=self.device)).logits[:, -1]
             return
-        cache = self._cache(
-            min(self.slots, round_up(len(members), ROWS)), len(prompts[members[0]]) - prefix, prompts[members[0]][:prefix]
-        )
+        slots = min(self.slots, round_up(len(members), ROWS))
+        cache = self._cache(slots, len(prompts[members[0]]) - prefix, prompts[members[0]][:prefix])
         for at in range(0, len(members), cache.slots):
             batch = members[at : at + cache.slots]
             self._read(cache, [prompts[i][prefix:-1] for i in batch], range(len(batch)), prefix)
-            last, length = np.zeros((2, round_up(len(batch), ROWS)), dtype=np.int64)
+            last = np.zeros(round_up(len(batch), ROWS), dtype=np.int64)
+            length = np.full_like(last, cache.tail)
             last[: len(batch)] = [prompts[i][-1] for i in batch]
-            length[: len(batch)] = [len(prompts[i]) - prefix - 1 for i in batch]
+            length[: len(batch)] = [len(prompts[i]) - cache.prefix - 1 for i in batch]
             yield batch, self._step(cache, last, length)[: len(batch)]
 
     def _run(self, rows: list[_Row], prefix: int) -> Iterator[_Row]:
@@ -289,6 +290,7 @@ class TransformersEngine:
         waiting = sorted(rows, key=lambda row: (len(row.prompt), row.prompt, row.index, row.sample))
         active: list[_Row] = []
         last, length = np.zeros((2, cache.slots), dtype=np.int64)
+        length[:] = cache.tail  # where an empty slot writes, so that it spoils nothing
         while waiting or active:
             room = cache.slots - len(active)
             if waiting and (room >= cache.slots // 8 or not active):
@@ -297,7 +299,7 @@ class TransformersEngine:
                 self._admit(cache, fresh, first, prefix)
                 active += fresh
                 last[first : len(active)] = [row.prompt[-1] for row in fresh]
-                length[first : len(active)] = [len(row.prompt) - prefix - 1 for row in fresh]
+                length[first : len(active)] = [len(row.prompt) - cache.prefix - 1 for row in fresh]
             count = round_up(len(active), ROWS)
             logits = self._step(cache, last[:count], length[:count])[: len(active)]
             self._choose(active, logits)
@@ -316,7 +318,7 @@ class TransformersEngine:
         copies = [(source, target) for source, target in copies if source != target]
         if copies:
             sources, targets = torch.tensor(copies, device=self.device).T
-            cache.copy(sources, targets, max(len(row.prompt) for row in fresh) - prefix)
+            cache.copy(sources, targets, max(len(row.prompt) for row in fresh) - cache.prefix)
 
     def _compact(
         self, cache: SlotCache, active: list[_Row], last: np.ndarray, length: np.ndarray, finished: list[int]
@@ -332,7 +334,7 @@ class TransformersEngine:
             for hole, mover in zip(holes, movers, strict=True):
                 active[hole] = active[mover]
         del active[left:]
-        last[left:], length[left:] = 0, 0
+        last[left:], length[left:] = 0, cache.tail
 
     def _choose(self, rows: Sequence[_Row], logits: torch.Tensor) -> None:
         settings = [row.request.sampling for row in rows]
@@ -445,12 +447,13 @@ def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[tuple[list[int], int
         first, final = prompts[members[0]], prompts[members[-1]]  # sorted: what these share, all share
         most = min(len(prompts[i]) for i in members) - 1
         same = next((i for i in range(min(len(first), len(final))) if first[i] != final[i]), most)
-        prefix = min(same, most) // BLOCK * BLOCK
+        prefix = min(same, most)
+        prefix = prefix if prefix >= BLOCK else 0
         runs = [list(run) for _, run in groupby(members, key=lambda i: tuple(prompts[i][prefix : prefix + BLOCK]))]
-        large = [run for run in runs if len(run) >= SHARERS and len(runs) > 1]
-        rest = [i for run in runs if run not in large for i in run]
-        for run in large:
-            split(run)
+        rest = [i for run in runs if len(run) < SHARERS or len(runs) == 1 for i in run]
+        for run in runs:
+            if len(run) >= SHARERS and len(runs) > 1:
+                split(run)
         if rest:
             groups.append((rest, prefix))
 
