@@ -1,7 +1,7 @@
 """The columns of the four tables that flow through every pipeline, validated when they are written.
 
-problems -> attempts -> examples / pairs -> checkpoint -> attempts of the next epoch. Each record names what it came from:
-an example names its attempts, an attempt names its problem, prompt, model and seed.
+problems -> attempts -> examples / pairs -> checkpoint -> attempts of the next epoch. Each record names what it came
+from: an example names its attempts, an attempt names its problem, prompt, model and seed.
 
 Tables are Parquet, sorted by `id`, without timestamps: the same rows give the same bytes.
 """
@@ -54,10 +54,10 @@ ATTEMPT = _schema(
     rule=(_TEXT, True),  # rule of the grader that fired
     error=(_TEXT, True),  # error class of a program or of a malformed text
     finish_reason=(_TEXT, False),  # stop | length
-    prompt_tokens=(_INT, False),
-    completion_tokens=(_INT, False),
+    prompt_tokens=(_INT, True),  # these three are unknown for completions made elsewhere
+    completion_tokens=(_INT, True),
     logprob=(_FLOAT, True),  # sum over the sampled tokens, nats
-    prompt_hash=(_TEXT, False),  # of the prompt text
+    prompt_hash=(_TEXT, True),  # of the prompt text
     engine=(_TEXT, False),  # fingerprint: engine, model weights, precision
     seed=(_INT, True),  # None for completions made elsewhere
 )

@@ -26,7 +26,7 @@ Name = Literal["cot", "l2m", "pot"]
 
 @dataclass(frozen=True)
 class Strategy:
-    """`tag` is the word by which a tuned model announces it, `lead` is what stands between the colon and the solution."""
+    """`tag` is the word by which a tuned model announces it, `lead` what stands between the colon and the solution."""
 
     name: Name
     tag: str
@@ -96,13 +96,14 @@ def load_prompt(path: str | Path, name: str) -> FewShotPrompt:
 
 
 def trained_prompt(question: str, name: str | None = None) -> str:
-    """The prompt of a tuned model: it goes on with ` tag:` + lead + solution, or, where a strategy is named, with lead + solution."""
+    """The prompt of a tuned model, which goes on with ` tag:` + lead + solution; where a strategy is named, the tag and
+    its colon are in the prompt already."""
     choice = f" {STRATEGIES[name].tag}:" if name else ""
     return f"Question: {question}\nAnswer by{choice}"
 
 
 def trained_completion(name: str, solution: str) -> str:
-    """What a tuned model should write after `trained_prompt(question)`; `solution` is stripped of outer blank space."""
+    """What a tuned model should write after `trained_prompt(question)`; `solution` loses its outer blank space."""
     return f" {STRATEGIES[name].tag}:{STRATEGIES[name].lead}{solution.strip()}"
 
 
@@ -119,23 +120,36 @@ def split_completion(text: str) -> tuple[str | None, str]:
     return name, (solution if name else text).strip()
 
 
-_SUB_QUESTION = re.compile(r"^Sub-?question\s*\d+\s*:", re.I | re.M)
-_CODE = re.compile(r"^\s*(?:[A-Za-z_]\w*\s*=[^=]|def\s+\w+\(|import\s|from\s+\w+\s+import|print\(|```)", re.M)
+_SUB_QUESTION = re.compile(r"^Sub-?question\s*\d+\s*:", re.IGNORECASE | re.MULTILINE)
+_CODE = re.compile(r"^\s*(?:[A-Za-z_]\w*\s*=[^=]|def\s+\w+\(|import\s|from\s+\w+\s+import|print\(|```)", re.MULTILINE)
+
+
+_FENCE = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE)
+
+
+def program_of(solution: str) -> str:
+    """The program of a program-of-thoughts solution: its first fenced block, or all of it when nothing is fenced."""
+    fenced = _FENCE.search(solution)
+    return fenced[1] if fenced else solution
 
 
 def format_fault(solution: str, name: str) -> str | None:
-    """Why a solution isn't of this strategy, or None: a program must parse and assign `answer` (or define `solution` or
-    `solver`), least-to-most must ask sub-questions, a chain of thought must hold neither code nor sub-questions."""
+    """Why a solution isn't of this strategy, or None.
+
+    A program must parse and assign `answer` (or define `solution` or `solver`), least-to-most must ask sub-questions, a
+    chain of thought must hold neither code nor sub-questions.
+    """
     if not solution.strip():
         return "empty"
     if name == "pot":
         try:
-            tree = ast.parse(solution.strip())
+            tree = ast.parse(program_of(solution).strip())
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return "not a Python program"
         stored = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
-        return None if {"answer", "ans"} & stored or {"solution", "solver"} & defined else "the program assigns no `answer`"
+        found = {"answer", "ans"} & stored or {"solution", "solver"} & defined
+        return None if found else "the program assigns no `answer`"
     if name == "l2m":
         return None if _SUB_QUESTION.search(solution) else "no sub-question"
     if _SUB_QUESTION.search(solution):

@@ -149,19 +149,16 @@ def _attempt(row: reading.Row, where: str, source: CompletionsSpec, **known: obj
     finish = row.get(source.columns.get("finish_reason", "finish_reason")) or "stop"
     if finish not in ("stop", "length"):
         raise UserError(f"{where}: finish_reason is {finish!r}, expected `stop` or `length`")
-    prompt_tokens, completion_tokens = (
-        row.get(source.columns.get(name, name)) or 0 for name in ("prompt_tokens", "completion_tokens")
-    )
+    tokens = {name: row.get(source.columns.get(name, name)) for name in ("prompt_tokens", "completion_tokens")}
     return known | {
         "id": f"{source.model}:{known['problem_id']}:{known['strategy']}:{known['sample']}",
         "model": source.model,
         "position": 1,
         "probability": None,
         "finish_reason": finish,
-        "prompt_tokens": int(prompt_tokens),
-        "completion_tokens": int(completion_tokens),
+        **{name: None if count is None else int(count) for name, count in tokens.items()},
         "logprob": None,
-        "prompt_hash": "",
+        "prompt_hash": None,
         "seed": None,
     }
 

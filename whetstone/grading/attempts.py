@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from whetstone.errors import UserError
 from whetstone.grading import Answer, extract, grade
 from whetstone.grading.answers import unparsed
+from whetstone.strategies import program_of
 
-_FENCE = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE)
 _SHOWN = 80
 
 
@@ -24,12 +23,6 @@ class GradedAttempt(NamedTuple):
     verdict: str
     rule: str
     error: str | None
-
-
-def program_of(completion: str) -> str:
-    """The program of a program-of-thoughts completion: its first fenced block, or all of it when nothing is fenced."""
-    fenced = _FENCE.search(completion)
-    return fenced[1] if fenced else completion
 
 
 def grade_attempts(
