@@ -96,8 +96,8 @@ def load_prompt(path: str | Path, name: str) -> FewShotPrompt:
 
 
 def trained_prompt(question: str, name: str | None = None) -> str:
-    """The prompt of a tuned model, which goes on with ` tag:` + lead + solution; where a strategy is named, the tag and
-    its colon are in the prompt already."""
+    """The prompt of a tuned model, which goes on with ` tag:` + lead + solution. Naming a strategy puts the tag and its
+    colon into the prompt."""
     choice = f" {STRATEGIES[name].tag}:" if name else ""
     return f"Question: {question}\nAnswer by{choice}"
 
@@ -136,8 +136,8 @@ def program_of(solution: str) -> str:
 def format_fault(solution: str, name: str) -> str | None:
     """Why a solution isn't of this strategy, or None.
 
-    A program must parse and assign `answer` (or define `solution` or `solver`), least-to-most must ask sub-questions, a
-    chain of thought must hold neither code nor sub-questions.
+    A program must parse and assign `answer` (or define `solution` or `solver`), least-to-most must ask sub-questions,
+    a chain of thought must hold neither code nor sub-questions.
     """
     if not solution.strip():
         return "empty"
