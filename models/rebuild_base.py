@@ -96,7 +96,7 @@ def _tokenised(job: tuple[str, str, int, int]) -> tuple[str, np.ndarray, np.ndar
 
 
 class Corpus:
-    """All documents as one flat token tensor on the device; rows are put together there, so nothing waits for a loader."""
+    """All documents as one flat token tensor on the device; rows are put together there, and nothing waits for them."""
 
     def __init__(self, tokenizer_file: str, per_strategy: int, device: str, bos: int, eos: int):
         import torch
@@ -229,7 +229,8 @@ def main(out: Path, seconds: float, documents: int, batch: int, learning_rate: f
     model.to(torch.bfloat16).save_pretrained(out)
     spent = [b - a for a, b in pairwise(marks)]
     print(
-        f"{steps:,} steps, {tokens:,} tokens; tokenizer {spent[0]:.0f} s, corpus {spent[1]:.0f} s, training {spent[2]:.0f} s"
+        f"{steps:,} steps, {tokens:,} tokens; "
+        f"tokenizer {spent[0]:.0f} s, corpus {spent[1]:.0f} s, training {spent[2]:.0f} s"
     )
 
 

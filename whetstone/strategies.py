@@ -96,8 +96,8 @@ def load_prompt(path: str | Path, name: str) -> FewShotPrompt:
 
 
 def trained_prompt(question: str, name: str | None = None) -> str:
-    """The prompt of a tuned model, which goes on with ` tag:` + lead + solution. Naming a strategy puts the tag and its
-    colon into the prompt."""
+    """The prompt of a tuned model, which goes on with ` tag:` + lead + solution. Naming a strategy puts the tag and
+    its colon into the prompt."""
     choice = f" {STRATEGIES[name].tag}:" if name else ""
     return f"Question: {question}\nAnswer by{choice}"
 
