@@ -55,13 +55,13 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     (OUT / "index.html").write_text(page.html(tables))
     (OUT / "report.md").write_text(page.markdown(tables))
+    (OUT / "headline.md").write_text(page.markdown(tables[:2]))
     others = {dataset: summary for dataset, summary in found.items() if dataset != first}
     output.write_json(SUMMARY, {"dataset": first, **found[first], "others": others})
     Path("plots").mkdir(exist_ok=True)
     bars = [row for dataset, summary in found.items() for row in accuracy_rows(summary, dataset, tuned)]
     pd.DataFrame(bars).round(6).to_csv("plots/accuracy.csv", index=False)
     pd.DataFrame(rows).round(6).to_csv("plots/families.csv", index=False)
-    click.echo(page.markdown(tables[:2]))
     output.finish("report", evaluation_sets=list(found), checkpoints=tuned, summary=SUMMARY, path=OUT / "index.html")
 
 

