@@ -39,8 +39,10 @@ def says_nothing(file: Path) -> bool:
     tree = ast.parse((ROOT / file).read_text())
     return all(
         isinstance(node, ast.Expr)
-        or isinstance(node, ast.ImportFrom) and node.module == "__future__"
-        or isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) and t.id.startswith("__") for t in node.targets)
+        or isinstance(node, ast.ImportFrom)
+        and node.module == "__future__"
+        or isinstance(node, ast.Assign)
+        and all(isinstance(t, ast.Name) and t.id.startswith("__") for t in node.targets)
         for node in tree.body
     )
 
