@@ -84,7 +84,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def held(path: str | Path, what: str, owner: str | None = None) -> Iterator[None]:
+def held(path: str | Path, what: str) -> Iterator[None]:
     """Holds the lock file `path` for one process; the lock ends with the process, however it ends.
 
     Raises:
@@ -99,7 +99,7 @@ def held(path: str | Path, what: str, owner: str | None = None) -> Iterator[None
         holder = note.read_text() if note.exists() else "another process"
         raise UserError(f"{what} is in use by {holder}; wait for it or end it") from None
     try:
-        command = owner or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
         note.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command[:200]})")
         yield
     finally:
@@ -123,7 +123,7 @@ def device_lock(device: str, folder: str | Path | None = None) -> Iterator[None]
                 visible = ",".join(map(str, range(torch.cuda.device_count())))
             names = [name.strip() for name in visible.split(",") if name.strip()]
             number = device.partition(":")[2]
-            for name in sorted([names[int(number)]] if number else names):  # one order, so that two can't wait crosswise
+            for name in [names[int(number)]] if number else names:
                 path = Path(folder or tempfile.gettempdir()) / f"whetstone-gpu-{name}.lock"
                 stack.enter_context(held(path, f"GPU {name}"))
         yield

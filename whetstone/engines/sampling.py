@@ -26,9 +26,9 @@ def choose(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token and its log-probability (nats, temperature 1, before top_p) for each row of `logits` (rows, vocabulary).
 
-    Temperature 0 takes the largest logit, the first of equals. Otherwise the token is where the cumulative distribution
-    passes the row's `noise` in [0, 1). top_p keeps the most probable tokens that together reach it, with all that are
-    as probable as the last of them.
+    Temperature 0 takes the largest logit, the first of equals. Otherwise the token is where the cumulative
+    distribution passes the row's `noise` in [0, 1). top_p keeps the most probable tokens that together reach it, with
+    all that are as probable as the last of them.
     """
     logits = logits.float()
     tokens = logits.argmax(-1)

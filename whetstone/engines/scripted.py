@@ -29,7 +29,7 @@ class ScriptedEngine:
     """`reply(prompt)` gives the completion text, or several: a greedy request takes the first, a sampled one draws by
     its seed (sample i of seed s is text number (s + i) modulo their count).
 
-    `choose(prompt)` gives each choice's probability (a mapping from choice text; every choice equally likely without it).
+    `choose(prompt)` maps each choice's text to its probability; without it, every choice is equally likely.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The default engine: any causal language model of transformers, on a CPU or a GPU.
 
-Requests are grouped by the prefix that they share. Its keys and values are computed once (`attention`), rows run side by
-side in slots, and a row that finishes makes room for one that waits. A model whose attention can't share a prefix
+Requests are grouped by the prefix that they share. Its keys and values are computed once (`attention`), rows run side
+by side in slots, and a row that finishes makes room for one that waits. A model whose attention can't share a prefix
 (sliding windows, recurrent layers) is found out by comparing the two at the first call, and goes through its own
 `generate` instead: same tokens, same seeds, more time.
 """
@@ -206,7 +206,8 @@ class TransformersEngine:
         before = self.model.config._attn_implementation
         ids = [1 + 7919 * i % (config.vocab_size - 1) for i in range(length)]
         try:
-            wanted = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[0, -1].float()
+            whole = torch.tensor([ids], device=self.device)
+            wanted = self.model(input_ids=whole, use_cache=False).logits[0, -1].float()
             self._attend(attention.NAME)
             ((_, got),) = self._next_logits([0], [ids], BLOCK + 5)
         except Exception as error:  # whatever the model's code does with a cache or an attention that it doesn't know
@@ -268,7 +269,7 @@ class TransformersEngine:
         self, members: Sequence[int], prompts: Sequence[Sequence[int]], prefix: int
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         members = sorted(members, key=lambda i: -len(prompts[i]))
-        if not self.shares and self.shares is not None:
+        if self.shares is False:
             for index in members:
                 yield [index], self.model(input_ids=torch.tensor([prompts[index]], device=self.device)).logits[:, -1]
             return
@@ -352,10 +353,8 @@ class TransformersEngine:
 
     def _finished(self, row: _Row) -> bool:
         """Sets the row's reason once its last token ended it."""
-        token = row.tokens[-1]
-        if token in self.eos:
-            row.reason = "stop"
-        elif row.request.sampling.stop and self._may_end(row.request.sampling.stop)[token] and self._cut(row) is not None:
+        token, stop = row.tokens[-1], row.request.sampling.stop
+        if token in self.eos or (stop and self._may_end(stop)[token] and self._cut(row) is not None):
             row.reason = "stop"
         elif len(row.tokens) >= row.limit:
             row.reason = "length"
@@ -412,7 +411,8 @@ class TransformersEngine:
                 return forced
 
             def ended(_: torch.Tensor, __: object, batch: list[_Row] = batch, **___: object) -> torch.Tensor:
-                return torch.tensor([row.reason is not None or self._finished(row) for row in batch], device=self.device)
+                over = [row.reason is not None or self._finished(row) for row in batch]
+                return torch.tensor(over, device=self.device)
 
             self.model.generate(
                 ids,
