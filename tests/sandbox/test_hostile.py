@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ ATTACKS: dict[str, tuple[str, set[str] | str]] = {
     "mmap": ("import mmap\nanswer = len(mmap.mmap(-1, 1 << 40))", {"exception", "memory", "forbidden"}),
     # output
     "a gigabyte of print": ("for _ in range(1 << 10): print('x' * (1 << 20))", {"output"}),
-    "endless print": ("while True: print('x')", {"output"}),
+    "endless print": ("while True: print('x' * 100)", {"output"}),
     "endless print that catches everything": (
         "while True:\n    try: print('x' * 1000)\n    except BaseException: pass", {"output"}),
     "long answer": ("answer = 'x' * 10**6", {"output"}),
@@ -205,8 +206,33 @@ def world(monkeypatch):
         assert os.listdir(directory) == ["victim"]
         assert victim.read_text() == "untouched" and stat.S_IMODE(victim.stat().st_mode) == 0o666
         assert not signals
+        assert workers() or not Path("/proc/self/cmdline").exists()
+        sandbox.close()
+        assert all_gone()
         with pytest.raises(BlockingIOError):
             listener.accept()
+
+
+def workers() -> list[int]:
+    """The living processes of this process's lanes and all that they forked, also where that has lost its parent:
+    a fork keeps the command line, which names us. Empty where there is no /proc."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(os.getpid()).encode() in words and any(word.endswith(b"sandbox_worker.py") for word in words):
+            found.append(int(entry.parent.name))
+    return found
+
+
+def all_gone() -> bool:
+    for _ in range(200):
+        if not workers():
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def attack_programs(world: dict[str, object]) -> list[str]:
@@ -249,6 +275,29 @@ def test_no_single_layer_carries_it_alone(world, left_out):
     for name, outcome in zip(names, outcomes, strict=True):
         assert outcome.error in WEAKER or outcome.answer in ("True", "-1"), (name, outcome)
         assert "hunter2" not in repr(outcome)
+
+
+@pytest.mark.filterwarnings("ignore:This system has neither:RuntimeWarning")
+def test_what_every_posix_system_gives():
+    """With processes and limits alone (macOS, or a kernel that refuses all else), time, memory and output still end
+    a program, no byte gets into a file, and a crash costs only its own program."""
+    names = [
+        "endless loop", "sleep", "blocks every signal", "huge power", "big list", "many small objects",
+        "a gigabyte of print", "endless print", "crash", "hard exit", "closes every descriptor", "endless repr",
+        "floods the result", "an unknown error", "breaks builtins", "poisons math", "deep recursion",
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o777)
+        write = f"open('{directory}/made', 'w').write('x' * 10_000)\nanswer = 1"
+        outcomes = run_programs(
+            [*(ATTACKS[name][0] for name in names), write, "answer = 5"],
+            timeout=1.0, without=("network", "capabilities", "landlock", "seccomp"),
+        )  # fmt: skip
+        assert [path.stat().st_size for path in Path(directory).iterdir()] in ([], [0])
+    for name, outcome in zip(names, outcomes, strict=False):
+        expected = ATTACKS[name][1]
+        assert outcome.error in expected if isinstance(expected, set) else outcome.answer == expected, (name, outcome)
+    assert outcomes[-2].error in ("exception", "forbidden") and outcomes[-1].answer == "5"
 
 
 def test_layers_say_what_is_missing():

@@ -30,7 +30,7 @@ from whetstone.errors import UserError
 from whetstone.grading.sandbox_prelude import HEAVY_MODULES, HEAVY_NAMES
 
 ERRORS = ("syntax", "exception", "timeout", "memory", "output", "forbidden", "no_answer", "killed")
-BATCH = 128  # programs that may share a child
+BATCH = 256  # programs that may share a child
 GRACE = 60.0  # seconds beyond its time after which a lane that doesn't answer is given up
 _HEAVY = re.compile(rf"\b({'|'.join({*HEAVY_MODULES, *HEAVY_NAMES})})\b")
 _SIZES = {"answer": 10_000, "stdout": 1 << 16, "detail": 500}  # characters that a worker may report
