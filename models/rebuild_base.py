@@ -96,7 +96,7 @@ def _tokenised(job: tuple[str, str, int, int]) -> tuple[str, np.ndarray, np.ndar
 
 
 class Corpus:
-    """All documents as one flat token tensor on the device; rows are put together there, and nothing waits for them."""
+    """All documents as one flat token tensor on the device; rows are put together there, no loader waits."""
 
     def __init__(self, tokenizer_file: str, per_strategy: int, device: str, bos: int, eos: int):
         import torch
