@@ -144,8 +144,11 @@ _guard = threading.Lock()
 
 def _take(kind: str, without: Collection[str]) -> _Lane:
     with _guard:
-        for lane in _idle:
-            if lane.kind == kind and lane.without == set(without) and lane.process.poll() is None:
+        for lane in list(_idle):
+            if lane.process.poll() is not None:
+                _idle.remove(lane)
+                lane.kill()
+            elif lane.kind == kind and lane.without == set(without):
                 _idle.remove(lane)
                 return lane
     return _Lane(kind, without)
