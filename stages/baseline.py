@@ -11,6 +11,7 @@ from stages import common, output, serving
 from stages.infer import Infer, prompt_of
 from whetstone import records
 from whetstone.engines.base import Sampling
+from whetstone.strategies import STRATEGIES
 
 
 @click.command(cls=common.Stage)
@@ -42,13 +43,17 @@ def main(dataset: str) -> None:
             ignore_index=True,
         )
         greedy = Sampling(evaluate.max_tokens, stop=evaluate.stop)
-        untaught = rollouts.greedy_policy(engine, problems, greedy, model="base_zero_shot", store=store)
-    from whetstone.evaluation.smart import few_shot_metrics, policy_metrics
+        untaught = rollouts.greedy_policy(engine, problems, greedy, model="base_zero_shot", store=store, attempts=1)
+        shares, _ = rollouts.choice_distribution(engine, list(problems["question"]))
+    from whetstone.evaluation.smart import few_shot_metrics, untaught_metrics
 
     folder = Path("data/evaluation")
     records.write(few_shot, records.ATTEMPT, folder / f"base-{dataset}.parquet")
     records.write(untaught, records.ATTEMPT, folder / f"base_zero_shot-{dataset}.parquet")
-    metrics = {**few_shot_metrics(few_shot), "zero_shot": policy_metrics(untaught)}
+    metrics = {
+        **few_shot_metrics(few_shot),
+        "zero_shot": untaught_metrics(untaught, pd.DataFrame(shares, columns=list(STRATEGIES))),
+    }
     output.write_json(f"metrics/evaluation/base-{dataset}.json", metrics)
     zero_shot = metrics["zero_shot"]
     output.finish(

@@ -15,18 +15,26 @@ from whetstone.errors import UserError
 OUT, SUMMARY = Path("report"), "metrics/summary.json"
 
 
+def read_json(path: str) -> dict:
+    """Metrics that an earlier stage wrote. Raises UserError where there are none."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such metrics; run the stage that makes them (`dvc repro` does)") from None
+
+
 def summaries(shape: common.Structure) -> tuple[dict[str, dict], list[dict]]:
     """Each evaluation set's summary, and the rows of the breakdown by family and level."""
-    from whetstone.report.summary import BASE, UNTAUGHT, breakdown_rows, summarise
+    from whetstone.report.summary import BASE, breakdown_rows, summarise
 
     found, rows = {}, []
     for dataset in shape.datasets:
-        labels = [BASE, UNTAUGHT, *shape.epochs.evaluate]
+        labels = [BASE, *shape.epochs.evaluate]
         attempts = {
             label: records.read(f"data/evaluation/{label}-{dataset}.parquet", records.ATTEMPT) for label in labels
         }
         problems = records.read(f"data/problems/{dataset}.parquet", records.PROBLEM)
-        found[dataset] = summarise(attempts)
+        found[dataset] = summarise(attempts, read_json(f"metrics/evaluation/base-{dataset}.json")["zero_shot"])
         rows += breakdown_rows(attempts, problems, dataset)
     return found, rows
 
@@ -46,9 +54,7 @@ def main() -> None:
     for dataset, summary in found.items():
         tables += [page.headline(summary, dataset, tuned), page.comparisons(summary, dataset)]
         tables += [page.strategies(summary, dataset, tuned), page.retries(summary, dataset, tuned)]
-    statistics = {
-        epoch: json.loads(Path(f"metrics/preprocess/{epoch}.json").read_text()) for epoch in shape.epochs.train
-    }
+    statistics = {epoch: read_json(f"metrics/preprocess/{epoch}.json") for epoch in shape.epochs.train}
     tables += [page.training(statistics)]
     groups = dict.fromkeys(row["group"] for row in rows if row["dataset"] == first)
     tables += [page.by_group(rows, first, group, tuned) for group in groups]

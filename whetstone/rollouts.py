@@ -181,9 +181,16 @@ def first_attempts(engine: Engine, problems: pd.DataFrame, sampling: Sampling) -
 
 
 def greedy_policy(
-    engine: Engine, problems: pd.DataFrame, sampling: Sampling, *, model: str, store: Path | None
+    engine: Engine,
+    problems: pd.DataFrame,
+    sampling: Sampling,
+    *,
+    model: str,
+    store: Path | None,
+    attempts: int | None = None,
 ) -> pd.DataFrame:
-    """Each strategy's forced greedy solution of each problem in the order of the model's preference, graded.
+    """Each strategy's forced greedy solution of each problem in the order of the model's preference, graded; or only
+    the first so many `attempts` of each problem.
 
     Where a tag is the most probable next token, the free greedy completion is the forced one of that tag. Where it may
     not be, the free completion is generated too and stands first, with no probability.
@@ -200,4 +207,5 @@ def greedy_policy(
             probability = min(1.0, share / left) if left > 0 else 1.0
             asks.append(_Ask(problem.id, prompt, name, 0, position, probability))
             left, position = left - share, position + 1
+    asks = [ask for ask in asks if attempts is None or ask.position <= attempts]
     return graded(_attempt(engine, asks, sampling, model=model, seed=0, store=store, label=model), problems)

@@ -166,10 +166,12 @@ def test_the_baseline_is_every_strategy_and_the_untaught_choice(tuned):
     few_shot = tuned.read("data/evaluation/base-test.parquet", records.ATTEMPT)
     untaught = tuned.read("data/evaluation/base_zero_shot-test.parquet", records.ATTEMPT)
     assert Counter(few_shot["strategy"]) == {"cot": 18, "l2m": 18, "pot": 18}
-    assert len(untaught) == 18 * 4 and untaught["probability"].isna().sum() == 18
+    assert len(untaught) == 18 and untaught["probability"].isna().all()
     metrics = json.loads((tuned.folder / "metrics/evaluation/base-test.json").read_text())
     assert metrics["forced"]["cot"]["accuracy"] == pytest.approx(2 / 3) and metrics["oracle"]["accuracy"] == 1
-    assert metrics["zero_shot"]["choice"]["free_completions"] == 1 and "66.7 %" in output
+    choice = metrics["zero_shot"]["choice"]
+    assert choice["free_completions"] == 1 and choice["first"]["pot"] == 1 and choice["mean_probability"]["pot"] == 0.5
+    assert "66.7 %" in output
 
 
 def test_evaluation_is_the_forced_strategies_in_the_order_of_preference(tuned):

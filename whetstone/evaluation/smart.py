@@ -121,9 +121,6 @@ def policy_metrics(attempts: pd.DataFrame, seed: int = 0) -> dict:
     names = _strategies(table)
     columns = table[["first", "oracle", *names]].to_numpy()
     first = attempts[attempts["position"] == 1]
-    free = first["probability"].isna()
-    pi = choice_probabilities(attempts)
-    shares = {name: float((first["strategy"] == name).mean()) for name in names}
     forced_tokens = attempts[attempts["probability"].notna()].groupby("strategy")["completion_tokens"].mean()
 
     def summary(episodes: pd.DataFrame) -> dict:
@@ -139,19 +136,31 @@ def policy_metrics(attempts: pd.DataFrame, seed: int = 0) -> dict:
             "without_gold": summary(retries(attempts, lambda verdict: verdict == "unparsed")),
             "oracle_gated": summary(retries(attempts, lambda verdict: verdict != "correct")),
         },
-        "choice": {
-            "first": {**shares, "none": float(first["strategy"].isna().mean())},
-            "mean_probability": {name: float(pi[name].mean()) for name in names},
-            "entropy_per_problem": float(_entropy(pi.to_numpy()).mean()),
-            "entropy_of_mean": float(_entropy(pi.mean().to_numpy())),
-            "free_completions": float(free.mean()),
-        },
+        "choice": choice_metrics(first, choice_probabilities(attempts)),
         "tokens": {
             "first_attempt": float(first["completion_tokens"].mean()),
             **{name: float(mean) for name, mean in forced_tokens.items()},
         },
         "verdicts": {v: int((first["verdict"] == v).sum()) for v in ("correct", "wrong", "unparsed")},
     }
+
+
+def choice_metrics(first: pd.DataFrame, pi: pd.DataFrame) -> dict:
+    """What the first attempts chose (shares), what the model's distribution `pi` (see `choice_probabilities`) says,
+    its entropy per problem and that of its mean in nats, the share of problems that needed a free completion."""
+    return {
+        "first": {name: float((first["strategy"] == name).mean()) for name in pi.columns}
+        | {"none": float(first["strategy"].isna().mean())},
+        "mean_probability": {name: float(pi[name].mean()) for name in pi.columns},
+        "entropy_per_problem": float(_entropy(pi.to_numpy()).mean()),
+        "entropy_of_mean": float(_entropy(pi.mean().to_numpy())),
+        "free_completions": float(first["probability"].isna().mean()),
+    }
+
+
+def untaught_metrics(first: pd.DataFrame, pi: pd.DataFrame) -> dict:
+    """What a model that wasn't tuned chooses, and how often its first attempt is right."""
+    return {"first_attempt": _accuracy(first["verdict"] == "correct"), "choice": choice_metrics(first, pi)}
 
 
 def breakdown(attempts: pd.DataFrame, problems: pd.DataFrame) -> list[dict]:

@@ -9,14 +9,15 @@ import pandas as pd
 from whetstone.evaluation.intervals import compare
 from whetstone.evaluation.smart import breakdown, few_shot_metrics, outcomes, policy_metrics
 
-BASE, UNTAUGHT = "base", "base_zero_shot"
+BASE = "base"
 
 
-def summarise(attempts: Mapping[str, pd.DataFrame]) -> dict:
+def summarise(attempts: Mapping[str, pd.DataFrame], untaught: Mapping) -> dict:
     """The summary of one evaluation set.
 
     Args:
-        attempts: `base` (few-shot), `base_zero_shot` (its untaught choice), then each tuned checkpoint, in order.
+        attempts: `base` (few-shot), then each tuned checkpoint, in order.
+        untaught: what the base model chooses without examples (`evaluation.smart.untaught_metrics`).
 
     Returns:
         {problems, base: {best_single, oracle, forced, zero_shot}, <checkpoint>: {first_attempt, ...}, comparisons:
@@ -24,14 +25,13 @@ def summarise(attempts: Mapping[str, pd.DataFrame]) -> dict:
         model's best single few-shot strategy and with the checkpoint before it.
     """
     base = few_shot_metrics(attempts[BASE])
-    untaught = policy_metrics(attempts[UNTAUGHT])
-    tuned = [label for label in attempts if label not in (BASE, UNTAUGHT)]
+    tuned = [label for label in attempts if label != BASE]
     right = {label: outcomes(attempts[label])["first"] for label in tuned}
     right[BASE] = outcomes(attempts[BASE])[base["best_single"]["strategy"]]
     pairs = [(label, BASE) for label in tuned] + list(zip(tuned[1:], tuned[:-1], strict=True))
     return {
         "problems": base.pop("problems"),
-        BASE: {**base, "zero_shot": {name: untaught[name] for name in ("first_attempt", "forced", "choice")}},
+        BASE: {**base, "zero_shot": dict(untaught)},
         **{label: policy_metrics(attempts[label]) for label in tuned},
         "comparisons": {f"{new} vs {old}": compare(*_aligned(right[new], right[old], new, old)) for new, old in pairs},
     }
@@ -66,6 +66,5 @@ def breakdown_rows(attempts: Mapping[str, pd.DataFrame], problems: pd.DataFrame,
     return [
         {"dataset": dataset, "checkpoint": label, **row}
         for label, own in attempts.items()
-        if label != UNTAUGHT
         for row in breakdown(own, problems)
     ]

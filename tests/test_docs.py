@@ -1,0 +1,52 @@
+"""What the documents promise exists: make targets, stage commands and their options, parameters, files."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "requirements/README.md"]
+TEXT = {str(path.relative_to(ROOT)): path.read_text() for path in DOCUMENTS}
+
+
+def found(pattern: str) -> list[tuple[str, ...]]:
+    """(document, groups of the pattern), each once."""
+    return sorted({(name, *match.groups()) for name, text in TEXT.items() for match in re.finditer(pattern, text)})
+
+
+@pytest.mark.parametrize(("document", "target"), found(r"(?:`|    )make ([a-z][a-z0-9-]*)"))
+def test_make_targets(document, target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("document", "stage", "options"), found(r"python -m stages\.(\w+)((?: --[a-z-]+(?: [\w.]+)?)*)")
+)
+def test_stage_commands(document, stage, options):
+    known = {name for option in import_module(f"stages.{stage}").main.params for name in option.opts}
+    assert set(re.findall(r"--[a-z-]+", options)) <= known
+
+
+@pytest.mark.parametrize(
+    ("document", "section", "key"),
+    found(
+        r"(?<![\w/.])(infer|preprocess|sft|dpo|sample|evaluate|model|engine|problems|runtime)\.(?!yaml|py|parquet|ipynb)([a-z_]+)"
+    ),
+)
+def test_parameters(document, section, key):
+    assert key in YAML(typ="safe").load(ROOT / "params.yaml")[section]
+
+
+@pytest.mark.parametrize(("document", "link"), found(r"\]\((?!http)([^)#]+)\)"))
+def test_links(document, link):
+    assert ((ROOT / document).parent / link).exists()
+
+
+def test_the_readme_begins_with_the_two_commands():
+    opening = TEXT["README.md"].split("## ")[0]
+    assert opening.index("    make  ") < opening.index("    make test")
