@@ -79,6 +79,7 @@ READ = [
     (r"The answer is: $\boxed{\text{C}}$", "C", "boxed"),
     ("It is closest to option A) 0.22.", "A", "last_line"),
     ("Blotters absorb ink.\nTherefore, the answer is blotter (d).", "D", "answer_is"),
+    ("**B**\n\nA is too small, and C names an animal.", "B", "first_line"),
     # the last statement wins, whatever its language
     ("Answer: A is tempting.\nIt fails for x = 0, though.\nAnswer: B", "B", "answer_is"),
     ("Answer: A\nOn reflection the second condition fails.\nÌdáhùn: C", "C", "answer_is"),
@@ -133,7 +134,8 @@ def test_a_value_beside_the_options_needs_a_tolerance() -> None:
     assert extract("0.1144", "choice", options=options, tolerance=math.inf).value == "A"
     assert extract("0.2601", "choice", options=options, tolerance=1e-3).value == "B"
     assert extract("0.24", "choice", options=options, tolerance=math.inf).value is None  # as near to A as to B
-    assert grade("0.2601", "B", "choice", options=options, tolerance=1e-3).verdict == "correct"
+    for sides in (("0.2601", "B"), ("B", "0.2601")):
+        assert grade(*sides, "choice", options=options, tolerance=1e-3).verdict == "correct"
 
 
 def test_letters_are_compared_as_letters() -> None:

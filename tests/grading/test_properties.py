@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
+from itertools import product
 
+import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from whetstone.grading import canonical, extract, grade
 from whetstone.grading import numbers as numbers_module
-from whetstone.grading.numbers import DOUBLE_DIGITS
+from whetstone.grading.answers import DOUBLE_DIGITS
 from whetstone.grading.text import fold
 
 TASKS = st.sampled_from(["number", "choice", "math"])
 PIECES = st.sampled_from(
-    r"""\boxed{|}|{|The answer is |Answer:|#### |A: |<answer>|</answer>|Finish[|]|and |or |. |-|$|,|/|=|%|\frac|\text{|x|5|12
-    |1,234|0.5|1e9|:|²|½|উত্তর|答案|الإجابة|Ìdáhùn|B|(c)|option |`|*|~|\|１|٣|million| |3.0000000000000004""".replace(
-        "\n    ", ""
-    ).split("|")
+    r"""\boxed{|}|{|The answer is |Answer:|#### |A: |<answer>|</answer>|Finish[|]|and |or |. |-|$|,|/|=|%|\frac|\text{
+    |x|5|12|1,234|0.5|1e9|:|²|½|উত্তর|答案|الإجابة|Ìdáhùn|B|(c)|option |`|*|~|\|１|٣|million| |3.0000000000000004"""
+    .replace("\n    ", "").split("|")
     + ["\n", "\0"]
+)  # fmt: skip
+OPENINGS = ["", "But ", "So, the ", "**", "Wait. ", "— ", "ｔｈｅ ", "Then 2 + 2 = 4. "]
+STATED = [
+    "The answer is 5",
+    "answer is:\n6 km",
+    "The answer is approx. 6 km",
+    "A: 7",
+    "#### 8",
+    r"\boxed{9}",
+    "Jibu: 4",
+]
+CLOSINGS = [".", "", "!", " apples.", ". ", "**", ")", "\n", ".\n", " \n\n"]
+SENTENCES = st.tuples(st.sampled_from(OPENINGS), st.sampled_from(STATED), st.sampled_from(CLOSINGS)).map("".join)
+TEXTS = st.one_of(
+    st.lists(SENTENCES, max_size=5).map("".join), st.text(max_size=200), st.lists(PIECES, max_size=30).map("".join)
 )
-TEXTS = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=30).map("".join))
 INTEGERS = st.integers(-(10**18), 10**18)
 FRACTIONS = st.fractions(max_denominator=10**6)
 
@@ -56,7 +72,8 @@ def test_an_answer_equals_itself_and_its_canonical_text(text: str, task: str) ->
 
 ENDINGS = st.sampled_from(
     ["{}", "#### {}", "A: {}", "The answer is {}.", "The answer is ${}.", "Final answer: {}", "so $\\boxed{{{}}}$.",
-     "\\boxed{{{}\\text{{ eggs}}}}", "<answer>\n{}\n</answer>", "**Answer:** {}", "The answer is {} apples.", "答案是{}。"]
+     "\\boxed{{{}\\text{{ eggs}}}}", "<answer>\n{}\n</answer>", "**Answer:** {}", "The answer is {} apples.",
+     "答案是{}。"]
 )  # fmt: skip
 
 
@@ -88,7 +105,7 @@ def test_a_whole_double_is_exact(value: int) -> None:
 @given(st.one_of(INTEGERS, FRACTIONS))
 def test_canonical_text_is_exact(value: int | Fraction) -> None:
     assert Fraction(canonical(value)) == value
-    assert extract(canonical(value)).value == value or len(canonical(value)) > 15
+    assert extract(canonical(value)).value == value
 
 
 @given(TEXTS)
@@ -103,29 +120,33 @@ def test_the_fast_path_never_disagrees(text: str) -> None:
             numbers_module._fast = original
 
 
+def test_the_fast_path_sees_every_second_statement_that_is_next_to_the_last() -> None:
+    sentences = ["".join(parts) for parts in product(OPENINGS[::2], STATED, CLOSINGS)]
+    original = numbers_module._fast
+    quick = [(text, fast) for text in map("".join, product(sentences, repeat=2)) if (fast := original(text))]
+    try:
+        numbers_module._fast = lambda text: None
+        assert len(quick) > 200
+        assert [text for text, fast in quick if extract(text) != fast] == []
+    finally:
+        numbers_module._fast = original
+
+
 @given(st.text(max_size=80))
 @example("1½ ² ﬁ Ａ Ìdáhùn")
 def test_folding_twice_is_folding_once(text: str) -> None:
     assert fold(fold(text)) == fold(text)
 
 
-def test_hostile_lengths_are_read_in_linear_time() -> None:
-    units = [
-        r"\boxed{",
-        "the answer is ",
-        "answer ",
-        "1,",
-        "5 and ",
-        "<answer>",
-        "#### ",
-        "答",
-        "{",
-        "A:\n",
-        "-",
-        "x=",
-        "9 ",
-    ]
-    for unit in units:
-        text = unit * (100_000 // len(unit))
-        for task in ("number", "choice", "math"):
-            extract(text, task)
+UNITS = [r"\(", r"\[", r"\text{", "$", " ", "\n", "(", "a ", "1.", r"\frac", "```python\n", r"\boxed{", "9 ", "x=",
+         "-", "the answer is ", "answer ", "1,", "5 and ", "<answer>", "Finish[", "#### ", "{", "A:\n",
+         "答"]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_no_text_makes_reading_hang(unit: str) -> None:
+    """100,000 characters take about a second; where time grows with the square of the length, minutes."""
+    start = time.process_time()
+    for task in ("number", "choice", "math"):
+        extract(unit * (100_000 // len(unit)), task)
+    assert time.process_time() - start < 20

@@ -90,9 +90,10 @@ def test_the_timeout_holds_off_the_main_thread_too(monkeypatch: pytest.MonkeyPat
     start = time.monotonic()
     thread = threading.Thread(target=lambda: verdicts.append(grade("9^{9^{9^{9}}}+a", "8^{9^{9^{9}}}", "math")))
     thread.start()
-    thread.join(20)
+    thread.join(30)
     assert verdicts == [("unparsed", "bare+symbolic", "timeout")]
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20
+    monkeypatch.undo()
     assert grade("2(k+1)", "2k+2", "math").verdict == "correct"  # and the next one is answered by a new worker
 
 

@@ -8,22 +8,24 @@ Neither raises on any text. Nothing that a model wrote is ever evaluated in this
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from whetstone.grading.answers import Answer, Value, Verdict, canonical
 from whetstone.grading.numbers import equal, extract_number
 
 __all__ = ["Answer", "TASKS", "Value", "Verdict", "canonical", "extract", "grade"]
 
+Options = Mapping[str, str] | Sequence[str]
 TASKS = ("number", "choice", "math")
 
 
 def extract(
-    text: str, task: str = "number", *, options: Mapping[str, str] | None = None, tolerance: float | None = None
+    text: str, task: str = "number", *, options: Options | None = None, tolerance: float | None = None
 ) -> Answer:
     """The final answer that a text states.
 
-    options: for "choice", letter -> option text; the letter must be one of them, and the text may stand for it.
+    options: for "choice", the texts by letter, or in order from A; only these letters exist, and a text may stand for
+    its letter.
     tolerance: for "choice", how far (relative) a bare number may be from the option that it stands for.
     """
     if task == "number":
@@ -45,7 +47,7 @@ def grade(
     task: str = "number",
     *,
     tolerance: float | None = None,
-    options: Mapping[str, str] | None = None,
+    options: Options | None = None,
 ) -> Verdict:
     """Whether two answers (texts, or answers that were extracted before) are the same. Symmetric in the verdict.
 
@@ -56,7 +58,7 @@ def grade(
     if not isinstance(prediction, Answer):
         prediction = _read(prediction, task, options, tolerance)
     if not isinstance(gold, Answer):
-        gold = _read(gold, task, options, None)
+        gold = _read(gold, task, options, tolerance)
     if prediction.value is None:
         return Verdict("unparsed", prediction.rule, prediction.error)
     if gold.value is None:
@@ -74,7 +76,7 @@ def grade(
     return Verdict("wrong", prediction.rule)
 
 
-def _read(text: str | None, task: str, options: Mapping[str, str] | None, tolerance: float | None) -> Answer:
+def _read(text: str | None, task: str, options: Options | None, tolerance: float | None) -> Answer:
     if text is None:
         return Answer(None, "", "none", "no_answer")
     return extract(text, task, options=options, tolerance=tolerance)

@@ -6,8 +6,11 @@ from fractions import Fraction
 from typing import NamedTuple
 
 Value = int | Fraction | float | str
-"""An exact number (int, Fraction), a number that is only known to double precision (float), a choice letter,
-or a LaTeX expression in normal form (str)."""
+"""An exact number (int, Fraction), a number known to double precision only (float), a choice letter, or a LaTeX
+expression in normal form (str)."""
+
+DOUBLE_DIGITS = 13
+"""From so many significant digits on, a decimal is taken for a printed double (1 in 10,000 is shorter)."""
 
 
 class Answer(NamedTuple):
@@ -43,7 +46,7 @@ def unparsed(error: str, rule: str = "none", text: str = "") -> Answer:
 
 
 def canonical(value: Value) -> str:
-    """Integers in digits, terminating decimals as decimals, other fractions as n/d, doubles to 15 digits."""
+    """Integers in digits, short terminating decimals as decimals, other fractions as n/d, doubles to 15 digits."""
     if isinstance(value, str):
         return value
     if isinstance(value, float):
@@ -60,5 +63,8 @@ def canonical(value: Value) -> str:
     if rest != 1:
         return f"{numerator}/{denominator}"
     places = max(twos, fives)
-    digits = str(abs(numerator) * 10**places // denominator).rjust(places + 1, "0")
+    digits = str(abs(numerator) * 10**places // denominator)
+    if max(len(digits), places) >= DOUBLE_DIGITS:  # as a decimal it would be taken for a printed double
+        return f"{numerator}/{denominator}"
+    digits = digits.rjust(places + 1, "0")
     return f"{'-' if numerator < 0 else ''}{digits[:-places]}.{digits[-places:]}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from whetstone.errors import UserError
-from whetstone.grading import Answer, extract, grade
+from whetstone.grading import Answer, Options, extract, grade
 from whetstone.grading.answers import unparsed
 from whetstone.strategies import program_of
 
@@ -32,7 +32,7 @@ def grade_attempts(
     tasks: Sequence[str] | str = "number",
     *,
     finish_reasons: Sequence[str | None] | None = None,
-    options: Sequence[Mapping[str, str] | None] | None = None,
+    options: Sequence[Options | None] | None = None,
     tolerance: float | None = None,
     timeout: float = 5.0,
     workers: int | None = None,

@@ -44,6 +44,7 @@ _MARKED = re.compile(
     rf"(?<!{_WORD})[(\[]({_LETTER})[)\]]|{_NOUN}\s*+[:：]?\s*+[(\[*_'\"]*+({_LETTER})(?!{_WORD})|{_ALONE}\)",
     re.IGNORECASE,
 )
+_ALONE_IN_LINE = re.compile(rf"[*_(\[]*({_LETTER})[*_)\].:]*[ \t]*\n")
 _PLAIN = re.compile(r"[^\w%.+*/^=<>-]+|\.(?!\d)")
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+")
 _NUMBERED = re.compile(r"^\s*(?:[(\[]?[A-Ja-j][)\].:]\s*)+")
@@ -60,7 +61,8 @@ def extract_choice(
 ) -> Answer:
     """The one letter that a text chooses. In this order: a text that is nothing but the choice; the last statement
     ("the answer is", "Answer:", \\boxed{}, … in any language) that names exactly one; a letter marked as an option, or
-    the text of one option, in the last line. Two different letters side by side are a contradiction.
+    the text of one option, in the last line; a letter alone in the first line. Two different letters side by side are
+    a contradiction.
 
     options: the letters that exist, with their texts; a text that equals one option's (as words or as a number) is
     that letter. tolerance: a bare number stands for the nearest numeric option within tolerance·max(1, |a|, |b|).
@@ -90,7 +92,10 @@ def extract_choice(
     letter = _marked(line)
     if letter is None:
         letter = _by_text(line, named)
-    return unparsed("no_answer") if letter is None else _answer(letter, line, "last_line", named)
+    if letter is not None:
+        return _answer(letter, line, "last_line", named)
+    alone = _ALONE_IN_LINE.match(text)
+    return _answer(_latin(alone[1]), alone[0], "first_line", named) if alone else unparsed("no_answer")
 
 
 def _answer(letter: str, text: str, rule: str, named: Mapping[str, str]) -> Answer:

@@ -9,16 +9,13 @@ import math
 import re
 from fractions import Fraction
 
-from whetstone.grading.answers import Answer, unparsed
-from whetstone.grading.text import Statement, adjacent, fold, statements
+from whetstone.grading.answers import DOUBLE_DIGITS, Answer, unparsed
+from whetstone.grading.text import JOINING, Statement, adjacent, fold, statements
 
 Number = int | Fraction | float
 
 MAX_DIGITS = 400
 """Longer digit strings, and larger powers of ten, are malformed: they cost time and no data set has them."""
-
-DOUBLE_DIGITS = 13
-"""From so many significant digits on, a decimal is taken for a printed double. (Shorter, one print in 10,000 is.)"""
 
 _CURRENCY = r"(?:US\$|\\\$|[$£€¥₹₦₩¢]|\bRs\.?|\b(?:USD|EUR|GBP|INR|NGN)\b)"
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7}
@@ -98,21 +95,21 @@ def find_numbers(text: str) -> list[re.Match[str]]:
 
 
 def _double(literal: str) -> Number:
-    """A decimal of DOUBLE_DIGITS significant digits or more is a printed double. Where it is within 1e-13 of a short decimal
-    (63.99999999999999, 0.30000000000000004) it is that decimal; elsewhere it stays a float."""
+    """A decimal of DOUBLE_DIGITS significant digits or more is a printed double. Within 1e-14 of a decimal of at most
+    8 digits (63.99999999999999, 0.30000000000000004) it is that decimal; elsewhere it stays a float."""
     value = float(literal)
     rounded = format(value, ".12g")
-    short = len(rounded.partition("e")[0].replace(".", "").strip("-0")) <= 10 and math.isfinite(value)
-    if short and abs(Fraction(rounded) - Fraction(value)) <= abs(value) * 1e-13:
+    short = len(rounded.partition("e")[0].replace(".", "").strip("-0")) <= 8 and math.isfinite(value)
+    if short and abs(Fraction(rounded) - Fraction(value)) <= abs(value) * 1e-14:
         return Fraction(rounded)
     return value
 
 
 _WRAPPED = re.compile(r"\\(?:text|mathrm|mbox|textbf|mathbf|bf)\s*\{([^{}]*)\}")
 _DROPPED = re.compile(r"\\[()\[\] ]|\^\s*\{?\s*\\circ\s*\}?|\\!|[*_]{2,}|<<[^<>]*>>")
-_PARENTHESISED = re.compile(r"\s*([-+]?)\s*\(\s*([^()]*)\)\s*\.?\s*")
+_PARENTHESISED = re.compile(r"\s*+([-+]?)\s*+\(([^()]*)\)\s*+\.?\s*+")
 _NEGATIVE = re.compile(r"^\W{0,3}(?:negative|minus)\s+(?=[\d$£€\\])|^\s*-\s+(?=[\d$£€\\])", re.IGNORECASE)
-_JOIN = re.compile(r"\b(?:and|or|to|y|o|et|ou|und|oder)\b|[;&|]|,\s*[$£€]?$", re.IGNORECASE)
+_JOIN = re.compile(r"\b(?:and|or|to|et|ou|und|oder)\b|\s[yo]\s+[$£€]?$|[;&|]|,\s*[$£€]?$", re.IGNORECASE)
 _EQUALS = re.compile(r"=|≈|\\approx")
 _OPERATOR = re.compile(
     r"[+*/×÷^<>]|(?:^|\s)-(?=[\s(]|$)|^-|(?<!\w)x(?!\w)|\\(?:times|cdot|div)\b|\b(?:plus|minus|times|divided)\b",
@@ -194,14 +191,14 @@ _FAST_TAIL = re.compile(
     r"(?:####|A:|[Aa]nswer(?: is:?|:)) ?\$?(-?\d{1,3}(?:,\d{3})+|-?\d{1,14})(?:\.0{1,9}|(\.\d{1,20}))?%?"
     r"(?: (?!(?:thousand|[mbt]r?illion|lakh|crore|plus|minus|times|divided))[a-z]{2,20}){0,3}\.?\s*$"
 )
-_JOINING = frozenset("so the thus hence therefore final and then".split())
-_MARKER_WORDS = ("answer", "####", "boxed", "a:", "finish[", "antwort", "losung", "respuesta", "reponse", "risposta",
-                 "resposta", "jawaban", "jibu", "idahun", "asayan", "esi", "<answer>", " ans")  # fmt: skip
+_MARKER_WORDS = ("answer", "####", "boxed", " a:", "finish[", "antwort", "losung", "respuesta", "reponse", "risposta",
+                 "resposta", "jawaban", "jibu", "idahun", "asayan", " esi", "<answer>", " ans")  # fmt: skip
+_ABBREVIATED = ("rs", "approx", "ca", "no")
 
 
 def _fast(text: str) -> Answer | None:
     """What the full rules give for the commonest endings, found without them; None for all others. The sentence before
-    has to be free of markers, so that no second statement stands next to the last one."""
+    has to be free of markers, and the line before it too: no second statement stands next to the last one."""
     if len(text) < 40:
         found = _FAST_BARE.fullmatch(text)
         if found and text.isascii():
@@ -222,17 +219,29 @@ def _fast(text: str) -> Answer | None:
     before = tail[start - 1] if start else "\n"
     if before != "\n" and (rule == "a_line" or rule == "answer_is" and (before.isalnum() or before == "_")):
         return None
-    before = text[: len(text) - len(tail) + start].rstrip(" \n*$.,")
-    while True:
-        head, _, word = before.rpartition(" ")
-        if word.lower() not in _JOINING:
+    end = len(text) - len(tail) + start
+    while end:  # back over joining words, to what a statement next to this one would end with
+        if not text[end - 1].isalnum():
+            end -= 1
+            continue
+        begin = end - 1
+        while begin and text[begin - 1].isalnum():
+            begin -= 1
+        if text[begin:end].lower() not in JOINING:
+            if not text[begin:end].isascii():
+                return None
             break
-        before = head.rstrip(" \n*$.,")
-    sentence = fold(before[max(before.rfind("\n"), before.rfind(". ")) + 1 :]).lower()
-    if not sentence.isascii():
+        end = begin
+    line, sentence = text.rfind("\n", 0, end), text.rfind(". ", 0, end)
+    if line > sentence:  # the line before may end in a marker
+        sentence = max(0, line - 120)
+    elif text[max(0, sentence - 6) : max(0, sentence)].lower().endswith(_ABBREVIATED):
+        sentence = max(0, sentence - 120)
+    nearby = fold(" " + text[max(0, sentence) : end].replace("\n", " ")).lower()
+    if not nearby.isascii():
         return None
     for word in _MARKER_WORDS:
-        if word in sentence:
+        if word in nearby:
             return None
     return Answer(_decimal(found[1].replace(",", ""), found[2]), found[0].strip(" .\n"), rule)
 

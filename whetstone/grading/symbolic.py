@@ -17,9 +17,11 @@ from whetstone.grading.numbers import Number, equal, find_numbers, number, numbe
 from whetstone.grading.text import adjacent, closing_braces, statements
 
 SECONDS = 5.0
-"""What one comparison may take. Past it the verdict is "unparsed" with the error "timeout"."""
+"""CPU time that one comparison may take. Past it the verdict is "unparsed" with the error "timeout"."""
 
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_TAIL = 20_000  # characters at the end in which formulas are looked for
+_SPAN = ".{1,1000}?"
+_MATH = re.compile(rf"\$\$({_SPAN})\$\$|\$({_SPAN})\$|\\\(({_SPAN})\\\)|\\\[({_SPAN})\\\]", re.DOTALL)
 _PROSE = re.compile(r"[^\W\d_]{2,}(?:[\s,]+[^\W\d_]{2,}){3}")
 _TOKEN = r"(?:\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z]|[0-9])"
 _REWRITES = [
@@ -67,7 +69,7 @@ def extract_math(text: str) -> Answer:
         if "\\boxed" in alone or alone.count("{") != alone.count("}"):
             return unparsed("malformed", "bare", alone)
         return _answer(normalise(alone), alone, "bare")
-    spans = [next(filter(None, span.groups())) for span in _MATH.finditer(text)]
+    spans = [next(filter(None, span.groups())) for span in _MATH.finditer(text[-_TAIL:])]
     if spans:
         return _answer(normalise(spans[-1]), spans[-1], "last_formula")
     tokens = find_numbers(text)
@@ -84,6 +86,7 @@ def _expression(clause: str, rule: str) -> str:
     clause = clause.strip().strip("*_").strip()
     if rule in ("boxed", "tag"):
         return clause
+    clause = clause[-_TAIL:]
     spans = list(_MATH.finditer(clause))
     if spans:
         return clause[spans[0].start() : spans[-1].end()]
@@ -164,7 +167,7 @@ class _Comparer:
             self.close()
             os.write(self._worker().stdin.fileno(), request)
         replies = self._process.stdout
-        reply = os.read(replies.fileno(), 1) if wait([replies], seconds + 5) else b""
+        reply = os.read(replies.fileno(), 1) if wait([replies], 10 * seconds + 10) else b""
         if reply == b"":
             self.close()
         return reply

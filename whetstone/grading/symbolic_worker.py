@@ -1,7 +1,8 @@
 """The process that compares expressions with math-verify. Started by symbolic.py as a file, with `python -I`.
 
 Reads lines of JSON [seconds, a, b]; answers one byte each: "1" same, "0" different, "e" error. A comparison that takes
-longer than its seconds ends the process: SIGALRM keeps its default action, which no Python or C code can hold up.
+longer than its seconds of CPU time (which, unlike the clock's, don't depend on what else the machine does) ends the
+process: SIGPROF keeps its default action, which no Python or C code can hold up.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ def main() -> None:
     replies.flush()
     for line in sys.stdin:
         seconds, a, b = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             reply = b"1" if same(a, b) else b"0"
         except Exception:
             reply = b"e"
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(reply)
         replies.flush()
 

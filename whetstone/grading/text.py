@@ -130,9 +130,9 @@ def statements(text: str) -> list[Statement]:
     return found
 
 
-_NOTHING_BETWEEN = re.compile(
-    r"(?:[\W_]|\b(?:and|or|also|so|but|thus|hence|therefore|then|either|the|final|correct|my|our)\b)*+", re.IGNORECASE
-)
+JOINING = frozenset("and or also so but thus hence therefore then either the final correct my our".split())
+"""Words that join two statements, or open one, without any reasoning between them."""
+_NOTHING_BETWEEN = re.compile(rf"(?:[\W_]|\b(?:{'|'.join(sorted(JOINING))})\b)*+", re.IGNORECASE)
 
 
 def adjacent(text: str, first: Statement, second: Statement) -> bool:
