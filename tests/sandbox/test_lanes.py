@@ -118,8 +118,8 @@ def test_a_killed_worker_costs_only_its_own_program():
     killed = []
 
     def killer():
-        while not stop.wait(0.15):
-            for pid in sorted(descendants(os.getpid()))[:1]:
+        while len(killed) < 4 and not stop.wait(0.15):
+            for pid in sorted(descendants(os.getpid()))[-1:]:
                 try:
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
@@ -136,6 +136,35 @@ def test_a_killed_worker_costs_only_its_own_program():
     assert len(killed) >= 2
     wrong = [o for i, o in enumerate(outcomes) if o.answer != str(i)]
     assert len(wrong) <= len(killed) and all(o.error == "killed" for o in wrong)
+
+
+@pytest.mark.skipif(not LINUX, reason="looks at /proc")
+def test_a_lane_killed_while_it_starts_costs_nothing():
+    sandbox.close()
+    killed = []
+
+    def killer():
+        assert wait_until(lambda: descendants(os.getpid()))
+        for pid in descendants(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    outcomes = run_programs([f"answer = {i}" for i in range(20)], workers=1)
+    thread.join()
+    assert killed and [o.answer for o in outcomes] == [str(i) for i in range(20)]
+
+
+def test_a_sandbox_that_is_always_killed_at_the_start_says_so(monkeypatch, tmp_path):
+    """Never 20 programs that "failed": that would count against the model."""
+    sandbox.close()
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\nkill -9 $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    with pytest.raises(RuntimeError, match="did not start: status -9"):
+        run_programs([f"answer = {i}" for i in range(20)])
 
 
 def test_a_program_that_dies_in_a_batch_leaves_the_others_alone():

@@ -31,6 +31,7 @@ from whetstone.grading.sandbox_prelude import HEAVY_MODULES, HEAVY_NAMES
 
 ERRORS = ("syntax", "exception", "timeout", "memory", "output", "forbidden", "no_answer", "killed")
 BATCH = 256  # programs that may share a child
+STARTS = 5  # lanes in a row that may be killed while they start
 GRACE = 60.0  # seconds beyond its time after which a lane that doesn't answer is given up
 _HEAVY = re.compile(rf"\b({'|'.join({*HEAVY_MODULES, *HEAVY_NAMES})})\b")
 _SIZES = {"answer": 10_000, "stdout": 1 << 16, "detail": 500}  # characters that a worker may report
@@ -60,7 +61,11 @@ class Layer(NamedTuple):
 
 
 class _Dead(Exception):
-    """The lane's process is gone or talks nonsense."""
+    """The lane's process is gone."""
+
+
+class _Stillborn(Exception):
+    """The lane's process was killed while it started, before it was given anything to run."""
 
 
 class _Lane:
@@ -103,7 +108,10 @@ class _Lane:
             greeting, _ = self._frame()
         except _Dead:
             trouble = self.process.stderr.read().decode(errors="replace").strip()[-2000:]
-            raise RuntimeError(f"the sandbox's interpreter ({sys.executable}) did not start:\n{trouble}") from None
+            ended = (
+                f"the sandbox's interpreter ({sys.executable}) did not start: status {self.process.wait()}\n{trouble}"
+            )
+            raise (_Stillborn if self.process.returncode < 0 else RuntimeError)(ended) from None
         self.layers = {name: Layer(*layer) for name, layer in greeting["layers"].items()}
         self.process.stderr.close()
         _warn_once(self.layers)
@@ -207,6 +215,7 @@ def run_programs(
     outcomes: list[Outcome | None] = [None] * len(programs)
     busy: dict[int, tuple[_Lane, _Job, float]] = {}
     poll = select.poll()
+    stillborn = 0
     try:
         while jobs or busy:
             while jobs and len(busy) < workers:
@@ -221,22 +230,29 @@ def run_programs(
             ready |= {descriptor for descriptor, (*_, deadline) in busy.items() if time.monotonic() > deadline}
             for descriptor in ready:
                 lane, job, deadline = busy[descriptor]
+                reply = None
                 try:
                     if time.monotonic() > deadline:
                         raise _Dead
                     reply = lane.receive()
                     if reply is None:
+                        stillborn = 0
                         continue
+                    left = _settle(job, *reply, programs, outcomes)
                 except _Dead:
-                    reply = None
+                    left = _mourn(job, outcomes)
+                except _Stillborn as death:
+                    stillborn += 1
+                    if stillborn == STARTS:
+                        raise RuntimeError(str(death)) from None
+                    left = [job]
                 poll.unregister(descriptor)
                 del busy[descriptor]
                 if reply is None:
                     lane.kill()
-                    jobs.extend(_mourn(job, outcomes))
                 else:
                     _give_back(lane)
-                    jobs.extend(_settle(job, *reply, programs, outcomes))
+                jobs.extend(left)
     finally:
         for lane, *_ in busy.values():
             lane.kill()
