@@ -123,7 +123,7 @@ def test_what_was_written_wrong_is_not_published(base, adapter, tmp_path, monkey
     """The model is read again from the disk, so damage on the way there is found."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "good.txt").write_text("the last good result")
-    copy = merging.loop.copy_tokenizer
+    copy = merging.checkpoints.copy_tokenizer
 
     def damaging(model, to):
         weights = load_file(to / "model.safetensors")
@@ -131,10 +131,10 @@ def test_what_was_written_wrong_is_not_published(base, adapter, tmp_path, monkey
         save_file({**weights, name: weights[name] * damage}, to / "model.safetensors", metadata={"format": "pt"})
         copy(model, to)
 
-    monkeypatch.setattr(merging.loop, "copy_tokenizer", damaging)
+    monkeypatch.setattr(merging.checkpoints, "copy_tokenizer", damaging)
     with pytest.raises(UserError, match="logits differ from the adapter's"):
         merge(base, adapter, tmp_path / "out", prompts=QUESTIONS[:2])
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["good.txt"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "good.txt"]
 
 
 def test_missing_parts_are_named(base, adapter, tmp_path):

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from whetstone.training import loop, weighted
 from whetstone.training.checks import weights_fingerprint
 from whetstone.training.config import SftConfig
-from whetstone.training.sft import tokenise, train_sft
+from whetstone.training.sft import dev_loss, tokenise, train_sft
 
 BASIC = {
     "learning_rate": 1e-2,
@@ -186,6 +186,14 @@ def test_the_best_checkpoint_on_dev_is_the_result_and_the_earlier_of_equals(
     assert all(torch.equal(a, b) for a, b in zip(kept, weights[chosen], strict=True))
     _, without = run(base, tmp_path, examples, "without", dropout=0.1)
     assert curve["loss"].tolist() == without["loss"].tolist()
+
+
+def test_dev_loss_is_the_mean_over_completion_tokens(base, tokenizer, examples):
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    sums, counts = nll(model, tokenizer, examples)
+    with torch.no_grad():
+        value = dev_loss(examples, SftConfig(**BASIC))(model, tokenizer, 0)
+    assert value == pytest.approx(sum(sums) / sum(counts), abs=1e-5)
 
 
 def test_steps_and_tokens_are_counted(base, tokenizer, examples, tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from whetstone.training import checks
+from whetstone.training import checkpoints, checks
 from whetstone.training.config import DpoConfig
 from whetstone.training.tokens import check_lengths, continuation_ids
 
@@ -37,14 +37,14 @@ def train_dpo(
 
     from whetstone.training import loop, preference
 
-    folder = loop.work_folder(scratch, "dpo", model_path, pairs[["id", "prompt", "chosen", "rejected"]], config)
+    folder = checkpoints.work_folder(scratch, "dpo", model_path, pairs[["id", "prompt", "chosen", "rejected"]], config)
     model, tokenizer = loop.load(model_path, config)
     rows, cut = tokenise(pairs, tokenizer, config, where)
     lengths = preference.lengths(rows)
     with loop.memory_errors(config, max(lengths)):
         trainer = preference.trainer(model, tokenizer, rows, config, folder)
         trainer.follow(config, lengths, dev, report)
-        trainer.go(loop.last_checkpoint(folder))
+        trainer.go(checkpoints.last_checkpoint(folder))
     summary, curve = loop.finish(trainer, folder, model_path, out)
     return {**summary, "truncated": cut}, curve
 

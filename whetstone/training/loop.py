@@ -7,7 +7,6 @@ Imports torch; the entry points (`sft`, `dpo`) import it after a user's input ha
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import shutil
 import time
@@ -21,28 +20,13 @@ import torch
 from transformers import PrinterCallback, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
-from whetstone import records
 from whetstone.errors import UserError
-from whetstone.training import checks
+from whetstone.training import checkpoints
 from whetstone.training.config import TrainingConfig
 from whetstone.training.head import use_own_logits
 
 Dev = Callable[[Any, Any, int], float]  # (model, tokenizer, step) -> value
 Report = Callable[[str], None]
-
-_COMPLETE = "complete.json"  # written last: a checkpoint without it, or with other sizes than it names, was torn
-_TRAINER_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "training_args.bin", "README.md")
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-)
 
 # Columns of the loss curve, by the trainer's names. Rewards: beta x log-ratio to the reference.
 CURVE = {
@@ -161,7 +145,7 @@ class Loop:
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             folder = Path(self.args.output_dir)
-            seal(folder / f"checkpoint-{step}")
+            checkpoints.seal(folder / f"checkpoint-{step}")
             best = folder / f"checkpoint-{self.state.best_global_step or step}"
             rotate_checkpoints(str(folder), 1, str(best))
         self.paused += time.monotonic() - start
@@ -176,43 +160,6 @@ class Loop:
         if not math.isfinite(value):
             raise UserError(f"the dev value at step {step} is {value}; it selects the checkpoint and must be a number")
         return value
-
-
-def seal(checkpoint: Path) -> None:
-    """Marks a checkpoint as complete: the marker names every file and its size, and appears in one rename."""
-    sizes = {file.name: file.stat().st_size for file in sorted(checkpoint.iterdir()) if file.name != _COMPLETE}
-    partial = checkpoint / (_COMPLETE + ".partial")
-    partial.write_text(json.dumps(sizes, indent=1))
-    partial.replace(checkpoint / _COMPLETE)
-
-
-def is_complete(checkpoint: Path) -> bool:
-    try:
-        sizes = json.loads((checkpoint / _COMPLETE).read_text())
-    except (OSError, ValueError):
-        return False
-    return all(
-        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items()
-    )
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; torn ones are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    torn = [path for path in found if not is_complete(path)]
-    for path in torn:
-        shutil.rmtree(path)
-    whole = [path for path in found if path not in torn]
-    return whole[-1] if whole else None
-
-
-def work_folder(scratch: str | Path, kind: str, model: Path, rows: pd.DataFrame, config: TrainingConfig) -> Path:
-    """Where the checkpoints of this very training live: another model, row or parameter is another folder."""
-    content = pd.util.hash_pandas_object(rows.map(repr), index=False).to_numpy().tobytes().hex()
-    key = records.fingerprint(kind, checks.weights_fingerprint(model), content, config.model_dump_json())
-    folder = Path(scratch) / f"{kind}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def load(model: Path, config: TrainingConfig) -> tuple[Any, Any]:
@@ -309,7 +256,8 @@ def finish(trainer: Loop, folder: Path, model: Path, out: str | Path) -> tuple[d
     config, state = trainer.config, trainer.state
     chosen = state.best_global_step if config.select != "last" else state.global_step
     steps = [row for row in state.log_history if "loss" in row]
-    publish(folder / f"checkpoint-{chosen}", model, config, Path(out))
+    dtype = str(stored_dtype(config)).removeprefix("torch.")
+    checkpoints.publish(folder / f"checkpoint-{chosen}", model, config, dtype, Path(out))
     shutil.rmtree(folder, ignore_errors=True)
     summary = {
         "rows": len(trainer.lengths),
@@ -325,43 +273,6 @@ def finish(trainer: Loop, folder: Path, model: Path, out: str | Path) -> tuple[d
     }
     curve = pd.DataFrame([{ours: row[trls] for trls, ours in CURVE.items() if trls in row} for row in steps])
     return summary, curve
-
-
-def publish(checkpoint: Path, model: Path, config: TrainingConfig, out: Path) -> None:
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    copy_weights(checkpoint, partial)
-    copy_tokenizer(model, partial)
-    peft = partial / "adapter_config.json"
-    if peft.exists():  # PEFT writes a set: in any order
-        content = json.loads(peft.read_text())
-        if isinstance(content.get("target_modules"), list):
-            content["target_modules"].sort()
-        peft.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    origin = {
-        "base": checks.weights_fingerprint(model),
-        "adapter": config.adapter,
-        "dtype": str(stored_dtype(config)).removeprefix("torch."),
-    }
-    (partial / checks.ORIGIN).write_text(json.dumps(origin, indent=2, sort_keys=True) + "\n")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
-
-
-def copy_weights(model: Path, to: Path) -> None:
-    """Weights and their configuration: all but the tokenizer and what only a trainer reads."""
-    for file in sorted(model.iterdir()):
-        trainers = file.name in (*_TRAINER_FILES, _COMPLETE, checks.ORIGIN) or file.name.startswith("rng_state")
-        if not trainers and file.name not in _TOKENIZER_FILES:
-            shutil.copyfile(file, to / file.name)
-
-
-def copy_tokenizer(model: Path, to: Path) -> None:
-    """Tokenizer and generation config, byte for byte."""
-    for name in _TOKENIZER_FILES:
-        if (model / name).is_file():
-            shutil.copyfile(model / name, to / name)
 
 
 @contextlib.contextmanager

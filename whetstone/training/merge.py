@@ -49,23 +49,24 @@ def merge(
 
     import torch
 
-    from whetstone.training import loop, merging
+    from whetstone.training import merging
 
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with torch.inference_mode():
-        result = merging.write(
-            base_path, adapter_path, partial, origin, list(prompts), TOLERANCE[origin["dtype"]], SHARD
-        )
-    loop.copy_tokenizer(base_path, partial)
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    tolerance = TOLERANCE[origin["dtype"]]
+    try:
+        with torch.inference_mode():
+            result = merging.write(base_path, adapter_path, partial, origin, list(prompts), tolerance, SHARD)
+        shutil.rmtree(out, ignore_errors=True)
+        partial.replace(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     size = sum(file.stat().st_size for file in checks.weight_files(out))
     return {
         **result,
         "dtype": origin["dtype"],
-        "tolerance": TOLERANCE[origin["dtype"]],
+        "tolerance": tolerance,
         "prompts": len(prompts),
         "bytes": size,
     }

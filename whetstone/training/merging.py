@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from whetstone.errors import UserError
-from whetstone.training import loop
+from whetstone.training import checkpoints, loop
 from whetstone.training.tokens import prompt_ids
 
 
@@ -37,7 +37,7 @@ def write(
 
     if origin["adapter"] == "none":
         before, after = logits(load(base), ids), None
-        loop.copy_weights(adapter, to)
+        checkpoints.copy_weights(adapter, to)
         after = logits(load(adapter), ids)
     else:
         from peft import PeftModel
@@ -49,7 +49,7 @@ def write(
         merged = model.float().merge_and_unload(safe_merge=True).to(dtype)
         merged.save_pretrained(to, max_shard_size=shard)
         del model, merged
-    loop.copy_tokenizer(base, to)
+    checkpoints.copy_tokenizer(base, to)
     written = logits(load(to), ids)
     from_adapter, from_base = difference(written, after), difference(written, before)
     if not from_adapter <= tolerance:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from whetstone.training import checks
+from whetstone.training import checkpoints, checks
 from whetstone.training.config import SftConfig
 from whetstone.training.tokens import check_lengths, continuation_ids
 
@@ -52,15 +52,39 @@ def train_sft(
 
     from whetstone.training import loop, weighted
 
-    folder = loop.work_folder(scratch, "sft", model_path, examples[["id", "prompt", "completion", "weight"]], config)
+    folder = checkpoints.work_folder(
+        scratch, "sft", model_path, examples[["id", "prompt", "completion", "weight"]], config
+    )
     model, tokenizer = loop.load(model_path, config)
     rows, cut = tokenise(examples, tokenizer, config, where)
     with loop.memory_errors(config, max(map(len, rows["input_ids"]))):
         trainer = weighted.trainer(model, tokenizer, rows, config, folder)
         trainer.follow(config, [len(ids) for ids in rows["input_ids"]], dev, report)
-        trainer.go(loop.last_checkpoint(folder))
+        trainer.go(checkpoints.last_checkpoint(folder))
     summary, curve = loop.finish(trainer, folder, model_path, out)
     return {**summary, "truncated": cut}, curve
+
+
+def dev_loss(examples: pd.DataFrame, config: SftConfig) -> Callable[[Any, Any, int], float]:
+    """A `dev` for `select: dev_loss`: mean negative log-likelihood (nats) of a completion token of `examples`."""
+
+    def measure(model: Any, tokenizer: Any, step: int) -> float:
+        import torch
+
+        rows, _ = tokenise(examples, tokenizer, config, "dev examples")
+        order = sorted(range(len(examples)), key=lambda i: len(rows["input_ids"][i]))
+        total = tokens = 0
+        for start in range(0, len(order), config.batch_size):
+            batch = [(rows["input_ids"][i], rows["labels"][i]) for i in order[start : start + config.batch_size]]
+            width = len(batch[-1][0])
+            ids = torch.tensor([ids + [tokenizer.eos_token_id] * (width - len(ids)) for ids, _ in batch])
+            labels = torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in batch])[:, 1:]
+            logits = model(ids.to(model.device)).logits[:, :-1].float().cpu()  # padded on the right: no mask is needed
+            total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").item()
+            tokens += int((labels != -100).sum())
+        return total / tokens
+
+    return measure
 
 
 def tokenise(examples: pd.DataFrame, tokenizer: Any, config: SftConfig, where: str) -> tuple[dict[str, list], int]:
