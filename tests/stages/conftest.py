@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
@@ -82,12 +84,12 @@ class Project:
     def read(self, path: str, schema):
         return records.read(self.folder / path, schema)
 
-    @property
+    @cached_property
     def golds(self) -> dict[str, tuple[int, str]]:
         """Question to the number in its problem's id, and its gold."""
         found = {}
         for file in sorted((self.folder / "data/problems").glob("*.parquet")):
-            for problem in records.read(file, records.PROBLEM).itertuples():
+            for problem in pd.read_parquet(file).itertuples():
                 found[problem.question] = (int(re.search(r"\d+$", problem.id)[0]), problem.answer)
         return found
 
