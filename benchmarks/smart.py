@@ -1,0 +1,208 @@
+"""SMART's results with their controls, over several seeds: every number of the README's table comes from here.
+
+    make results            # or: python -m benchmarks.smart --seeds 0,1,2
+
+Each run is a clone of this commit in .scratch/smart with a few parameters changed and `dvc repro` in it; all clones
+share this project's DVC cache, so what two runs have in common is made once. Test outcomes of all runs are read at the
+end; nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from whetstone import records
+from whetstone.evaluation.intervals import compare, paired_bootstrap, wilson
+from whetstone.evaluation.smart import outcomes
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, README = ROOT / "benchmarks/results/smart.json", ROOT / "README.md"
+SEEDED = ("infer", "preprocess", "sft", "sample", "dpo")
+PARTS = [1, 2, 3, 4, 5]
+CONTROL = "epoch1_longer"  # as many further steps as epoch 2, on epoch 1's data
+
+
+def variants(params: dict) -> dict[str, dict[str, Any]]:
+    """Name to the parameters that differ from params.yaml, dotted."""
+    train = params["epochs"]["train"]
+    second = train["epoch2"]
+    controlled = {**train, CONTROL: {**second, "attempts": train["epoch1"]["attempts"]}}
+    literal = {"epoch1": train["epoch1"], "epoch2": {"start": "base", "attempts": "epoch1", "trainer": "sft"}}
+    runs: dict[str, dict[str, Any]] = {
+        "main": {"epochs.train": controlled, "epochs.evaluate": ["epoch1", CONTROL, "epoch2"]},
+        "literal": {
+            "epochs.train": literal,
+            "infer_parts": PARTS,
+            "sample_parts": PARTS,
+            "infer.k": 1,
+            "sample.k": 1,
+            "sample.explore": "until_solved",
+        },
+    }
+    for name in params["strategies"]:
+        runs[f"only_{name}"] = {
+            "epochs.train": {"epoch1": train["epoch1"]},
+            "epochs.sample": [],
+            "epochs.evaluate": ["epoch1"],
+            "preprocess.first": name,
+            "preprocess.max_attempts": 1,
+        }
+    return runs
+
+
+def clone(name: str, changes: dict[str, Any], seed: int) -> Path:
+    """A clone of HEAD with its own parameters, on this project's DVC cache."""
+    folder = ROOT / ".scratch/smart" / f"{name}-{seed}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(folder)], check=True)
+    subprocess.run(["git", "-C", str(folder), "fetch", "-q", "origin", "HEAD"], check=True)
+    subprocess.run(["git", "-C", str(folder), "checkout", "-q", "-f", "--detach", "FETCH_HEAD"], check=True)
+    subprocess.run(["dvc", "cache", "dir", "--local", str(ROOT / ".dvc/cache")], cwd=folder, check=True)
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    for key, value in {**changes, "datasets": ["test"], **{f"{one}.seed": seed for one in SEEDED}}.items():
+        *sections, last = key.split(".")
+        target = params
+        for section in sections:
+            target = target[section]
+        target[last] = value
+    yaml.dump(params, folder / "params.yaml")
+    return folder
+
+
+def first_attempts(folder: Path) -> dict[str, pd.DataFrame]:
+    """Checkpoint to `outcomes` of its test attempts; rows by problem, columns first, oracle and the strategies."""
+    found = {}
+    for file in sorted((folder / "data/evaluation").glob("*-test.parquet")):
+        label = file.stem.removesuffix("-test")
+        if label != "base_zero_shot":
+            found[label] = outcomes(records.read(file, records.ATTEMPT))
+    return found
+
+
+def pooled(tables: list[pd.DataFrame], column: str) -> dict:
+    """Accuracy over all seeds' outcomes, with the seeds' own accuracies."""
+    right = np.concatenate([table[column].to_numpy() for table in tables])
+    return {**wilson(int(right.sum()), len(right)), "seeds": [float(table[column].mean()) for table in tables]}
+
+
+def compared(new: list[np.ndarray], old: list[np.ndarray]) -> dict:
+    """Paired comparison for each seed, and of all seeds' outcomes together.
+
+    The interval over all resamples problems, not outcomes: a problem's outcomes under the seeds go together.
+    """
+    stacked = np.stack([np.mean(new, axis=0), np.mean(old, axis=0)], axis=1)
+    together = paired_bootstrap(stacked, lambda means: means[:, 0] - means[:, 1])
+    return {"all": together, "seeds": [compare(a, b) for a, b in zip(new, old, strict=True)]}
+
+
+def summarise(seeds: list[int], runs: dict[str, list[dict[str, pd.DataFrame]]]) -> dict:
+    main = runs["main"]
+    base = [run["base"] for run in main]
+    singles = {name: pooled(base, name) for name in base[0].columns if name != "oracle"}
+    best = max(singles, key=lambda name: singles[name]["accuracy"])
+    accuracy = {"base_best_single": {"strategy": best, **singles[best]}, "base_oracle": pooled(base, "oracle")}
+    for label in ("epoch1", CONTROL, "epoch2"):
+        tables = [run[label] for run in main]
+        accuracy[label] = pooled(tables, "first")
+        accuracy[f"{label}_oracle"] = pooled(tables, "oracle")
+        for name in singles:
+            accuracy[f"{label}_{name}"] = pooled(tables, name)
+    for name, tables in runs.items():
+        if name != "main":
+            for label in tables[0]:
+                if label != "base":
+                    accuracy[f"{name}_{label}"] = pooled([run[label] for run in tables], "first")
+
+    def first(label: str) -> list[np.ndarray]:
+        return [run[label]["first"].to_numpy() for run in main]
+
+    comparisons = {
+        "epoch1 vs base_best_single": compared(first("epoch1"), [table[best].to_numpy() for table in base]),
+        "epoch2 vs epoch1": compared(first("epoch2"), first("epoch1")),
+        f"epoch2 vs {CONTROL}": compared(first("epoch2"), first(CONTROL)),
+        f"{CONTROL} vs epoch1": compared(first(CONTROL), first("epoch1")),
+    }
+    for name in runs:
+        if name.startswith("only_"):
+            other = [run["epoch1"]["first"].to_numpy() for run in runs[name]]
+            comparisons[f"epoch1 vs {name}"] = compared(first("epoch1"), other)
+    return {"seeds": seeds, "problems": len(base[0]), "accuracy": accuracy, "comparisons": comparisons}
+
+
+def table(summary: dict) -> str:
+    """The README's table."""
+    lines = ["| | first attempt, test | by seed |", "| --- | --- | --- |"]
+    told = {
+        "base_best_single": f"base, best single strategy ({summary['accuracy']['base_best_single']['strategy']}), 8-shot",
+        "epoch1": "epoch 1",
+        CONTROL: "control: epoch 1 trained on, its own data, as many steps as epoch 2",
+        "epoch2": "**epoch 2**",
+        "base_oracle": "base, any of three (oracle)",
+        "epoch2_oracle": "epoch 2, any of three (oracle)",
+    }
+    for name in [*told, *(n for n in summary["accuracy"] if n.startswith(("literal", "only_")))]:
+        one = summary["accuracy"][name]
+        label = told.get(name) or name.replace("_", " ").replace("only", "control: only").replace("epoch1", "epoch 1")
+        interval = f"{100 * one['accuracy']:.1f} % ({100 * one['low']:.1f}-{100 * one['high']:.1f})"
+        lines.append(f"| {label} | {interval} | {', '.join(f'{100 * s:.1f}' for s in one['seeds'])} |")
+    lines += ["", "| paired, same problems | difference | p by seed |", "| --- | --- | --- |"]
+    for name, one in summary["comparisons"].items():
+        gain = one["all"]
+        told_gain = f"{100 * gain['value']:+.1f} points ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+        by_seed = ", ".join(f"{seed['p_value']:.2g}" for seed in one["seeds"])
+        lines.append(f"| {name} | {told_gain} | {by_seed} |")
+    return "\n".join(lines)
+
+
+def write_readme(text: str) -> None:
+    """Puts the table between the README's two marks."""
+    begin, end = "<!-- results -->", "<!-- /results -->"
+    content = README.read_text()
+    before, _, rest = content.partition(begin)
+    after = rest.partition(end)[2] if end in rest else rest
+    README.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+@click.command()
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--only", default=None, help="some variants, by name and a comma: main,literal,only_cot ...")
+def main(seeds: str, only: str | None) -> None:
+    os.chdir(ROOT)
+    numbers = [int(seed) for seed in seeds.split(",")]
+    wanted = variants(YAML(typ="safe").load(ROOT / "params.yaml"))
+    names = only.split(",") if only else list(wanted)
+    runs: dict[str, list] = {name: [] for name in names}
+    for name in names:
+        for seed in numbers:
+            start = time.monotonic()
+            folder = clone(name, wanted[name], seed)
+            with (folder / "repro.log").open("w") as log:
+                done = subprocess.run(["dvc", "repro", "report"], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+            if done.returncode:
+                sys.exit(f"{folder}: dvc repro failed; see {folder / 'repro.log'}")
+            runs[name].append(first_attempts(folder))
+            click.echo(f"{name}, seed {seed}: {time.monotonic() - start:.0f} s")
+    summary = summarise(numbers, runs)
+    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    device = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    RESULTS.write_text(json.dumps({"revision": revision, "device": device, **summary}, indent=1) + "\n")
+    write_readme(table(summary))
+    click.echo(table(summary))
+
+
+if __name__ == "__main__":
+    main()
