@@ -212,6 +212,15 @@ def adapter_config(config: TrainingConfig) -> Any:
     )
 
 
+def dataset(columns: dict[str, list]) -> Any:
+    """Columns as the trainers want them. Named here: the library would name a data set by pickling it whole, which is
+    slow, and on some machines fails on what pyarrow can't pickle."""
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    return Dataset(InMemoryTable.from_pydict(columns), fingerprint="rows")
+
+
 def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
     """The part of `transformers.TrainingArguments` that both trainers share."""
     schedule = "constant_with_warmup" if config.schedule == "constant" else config.schedule

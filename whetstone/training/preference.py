@@ -37,9 +37,7 @@ class PreferenceTrainer(loop.Loop, DPOTrainer):
             rows = order[start : start + batch_size]
             batch = self._prepare_inputs(self.data_collator([dataset[i] for i in rows]))
             columns[:, rows] = torch.stack(self.compute_ref_log_probs(self.model, batch)).float().cpu()
-        for column, values in zip(_COLUMNS[3:], columns.tolist(), strict=True):
-            dataset = dataset.add_column(column, values)
-        return dataset
+        return loop.dataset(dataset.to_dict() | dict(zip(_COLUMNS[3:], columns.tolist(), strict=True)))
 
 
 def trainer(model: Any, tokenizer: Any, rows: dict[str, list], config: DpoConfig, folder: Path) -> PreferenceTrainer:
@@ -51,7 +49,7 @@ def trainer(model: Any, tokenizer: Any, rows: dict[str, list], config: DpoConfig
     return PreferenceTrainer(
         model=model,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_dict(rows),
+        train_dataset=loop.dataset(rows),
         args=Arguments(
             **loop.arguments(config, folder),
             beta=config.beta,

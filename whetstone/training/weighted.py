@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from trl import SFTConfig as Arguments
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -40,7 +39,7 @@ def trainer(model: Any, tokenizer: Any, rows: dict[str, list], config: SftConfig
     return WeightedTrainer(
         model=model,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_dict(rows),
+        train_dataset=loop.dataset(rows),
         args=Arguments(**loop.arguments(config, folder), dataset_kwargs={"skip_prepare_dataset": True}),
         data_collator=Collator(pad_token_id=tokenizer.pad_token_id),
         peft_config=loop.adapter_config(config),
