@@ -28,6 +28,10 @@ from whetstone.training.head import use_own_logits
 Dev = Callable[[Any, Any, int], float]  # (model, tokenizer, step) -> value
 Report = Callable[[str], None]
 
+# Batches are as long as a multiple of this, so that there are fewer shapes: on a CPU each new one costs a kernel and
+# memory that is kept (76 steps of the tiny model's adapter: 1.8 GiB without, 1.5 with it, in a tenth less time).
+PAD_TO = 8
+
 # Columns of the loss curve, by the trainer's names. Rewards: beta x log-ratio to the reference.
 CURVE = {
     "step": "step",

@@ -58,6 +58,6 @@ def trainer(model: Any, tokenizer: Any, rows: dict[str, list], config: DpoConfig
             label_smoothing=config.label_smoothing,
             precompute_ref_log_probs=config.precompute_reference,
         ),
-        data_collator=DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id),
+        data_collator=DataCollatorForPreference(tokenizer.pad_token_id, pad_to_multiple_of=loop.PAD_TO),
         peft_config=loop.adapter_config(config),
     )

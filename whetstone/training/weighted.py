@@ -41,6 +41,6 @@ def trainer(model: Any, tokenizer: Any, rows: dict[str, list], config: SftConfig
         processing_class=tokenizer,
         train_dataset=loop.dataset(rows),
         args=Arguments(**loop.arguments(config, folder), dataset_kwargs={"skip_prepare_dataset": True}),
-        data_collator=Collator(pad_token_id=tokenizer.pad_token_id),
+        data_collator=Collator(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=loop.PAD_TO),
         peft_config=loop.adapter_config(config),
     )
