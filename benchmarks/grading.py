@@ -212,7 +212,9 @@ def programs(data: Path) -> dict[str, Any]:
             if not same or (not ran and outcome.error is None):
                 said = outcome.answer or f"{outcome.error}: {outcome.detail}"
                 kind = failing if ran and outcome.error else differences
-                kind.append(difference(file, row, said, theirs, record["answer"], _why_run(outcome, theirs)))
+                kind.append(
+                    difference(file, row, said, theirs, record["answer"], _why_run(outcome, theirs, _program(record)))
+                )
         n = len(rows)
         files[file] = {"rows": n, "ran_there": counts["ran_there"], "ran_here": counts["ran_here"],
                        "same_outcome": counts["same"], "published": counts["published"] / n,
@@ -251,13 +253,15 @@ def _agree(ours: str, theirs: str) -> bool:
 _NUMBERS = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
-def _why_run(outcome: Outcome, theirs: object) -> str:
+def _why_run(outcome: Outcome, theirs: object, program: str) -> str:
     if theirs not in (None, "None"):
         if outcome.error == "exception" and "NameError" in outcome.detail:
             return "a name that the program never sets: there it was left over from an earlier program"
         return "fails here" if outcome.error else "another root: equation helpers differ"
     if grade(outcome.answer, "0").verdict == "correct":
         return "they code a result of 0 as no result"
+    if "random." in program:
+        return "the outcome depends on a random draw"
     printed = outcome.answer is not None and outcome.answer in outcome.stdout
     return "it prints its answer: they read `ans` alone" if printed else "runs here, gave nothing there"
 
