@@ -44,7 +44,8 @@ def main() -> None:
                 f"{common.PARAMS}: `strategies` has {name!r}, the old name of {canonical!r}; write the new one"
             )
         infer.prompt_of(section, name)
-    common.model_path("base")
+    if common.section("engine", serving.Engine).kind != "openai":  # a server has the model
+        common.model_path("base")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -14,31 +14,51 @@ from whetstone.engines.progress import device_lock
 
 
 class Engine(common.Strict):
-    """What completes prompts. Part of every completion's identity, unlike what stands in `Runtime`."""
+    """What completes prompts. Part of every completion's identity, unlike what stands in `Runtime`.
+
+    `options` are further settings of the engine's class that can change a completion, such as `base_url` and `api` of
+    the openai engine or `max_model_len` of vllm.
+    """
 
     kind: Literal["transformers", "vllm", "openai"] = "transformers"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    options: dict[str, Any] = {}
 
 
 class Runtime(common.Strict):
-    """Knobs that can't change a result, so that no stage depends on them."""
+    """Knobs that can't change a result, so that no stage depends on them.
+
+    `options` are those of the engine's class, such as `tensor_parallel_size` of vllm or `key_variable` of openai.
+    """
 
     device: str | None = None
     slots: int = Field(256, ge=1)
+    options: dict[str, Any] = {}
 
 
 @contextlib.contextmanager
 def open_engine(label: str) -> Iterator[engines.Engine]:
-    """The engine of a model by its label, freed at the end; on a GPU, no other stage's engine beside it."""
+    """The engine of a model by its label, freed at the end; on a GPU, no other stage's engine beside it.
+
+    A server of the openai engine is asked for the base model by `model.name`, for an epoch's by its folder, which is
+    what `vllm serve models/epoch1/merged` calls it.
+    """
     spec, runtime = common.section("engine", Engine), common.section("runtime", Runtime)
-    path = common.model_path(label)
+    settings = {"slots": runtime.slots, **spec.options, **runtime.options}
+    device = "cpu"
+    if spec.kind == "openai":
+        model = common.section("model", common.Model).name if label == "base" else f"models/{label}/merged"
+    else:
+        model = str(common.model_path(label))
+        settings["dtype"] = spec.dtype
 
-    import torch
+        import torch
 
-    with device_lock(runtime.device or ("cuda" if torch.cuda.is_available() else "cpu")):
-        opened = engines.open_engine(
-            spec.kind, str(path), dtype=spec.dtype, device=runtime.device, slots=runtime.slots
-        )
+        device = runtime.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if spec.kind == "transformers":
+            settings["device"] = device
+    with device_lock(device):
+        opened = engines.open_engine(spec.kind, model, **settings)
         try:
             yield opened
         finally:
