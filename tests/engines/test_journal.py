@@ -106,10 +106,9 @@ completions = st.builds(
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    st.dictionaries(st.binary(min_size=16, max_size=16), st.lists(completions, min_size=1)).map(lambda d: list(d.items()))
-)
+@given(st.dictionaries(st.binary(min_size=16, max_size=16), st.lists(completions, min_size=1)))
 def test_what_is_read_is_what_was_written(tmp_path_factory, records):
+    records = list(records.items())
     with Journal(tmp_path_factory.mktemp("j") / "j") as store:
         store.add(records)
         keys = [key for key, _ in records]

@@ -16,9 +16,11 @@ tests/engines holds this on the machine at hand. Another BLAS may round differen
 from __future__ import annotations
 
 import contextlib
+import math
 import types
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch.nn.functional import linear, pad
 from transformers import AttentionInterface, Cache
@@ -76,8 +78,8 @@ class SlotCache(Cache):
         """Keys and values (rows, kv heads, tokens, dimension) go to their places; attention takes them from there."""
         if layer_idx == len(self.keys):
             heads, wide, deep = key.shape[1], key.shape[3], value.shape[3]
-            self.keys.append(key.new_zeros(self.blocks, self.slots, heads, wide, BLOCK))
-            self.values.append(value.new_zeros(self.blocks, self.slots, heads, BLOCK, deep))
+            self.keys.append(_zeros(key, self.blocks, self.slots, heads, wide, BLOCK))
+            self.values.append(_zeros(value, self.blocks, self.slots, heads, BLOCK, deep))
         block, row, offset = self.place
         if self.single:
             key, value = key[:, :, 0], value[:, :, 0]
@@ -107,7 +109,7 @@ class SlotCache(Cache):
         self.prefix_values = [values[:whole, 0].permute(1, 0, 3, 2).contiguous() for values in other.values]
         for theirs, ours in ((other.keys, self.keys), (other.values, self.values)):
             for layer in theirs:
-                ours.append(layer.new_zeros(self.blocks, self.slots, *layer.shape[2:]))
+                ours.append(_zeros(layer, self.blocks, self.slots, *layer.shape[2:]))
                 if self.tail:
                     ours[-1][0] = layer[whole, 0]
 
@@ -116,6 +118,14 @@ class SlotCache(Cache):
         for store in (*self.keys, *self.values):
             for block in store[: -(-length // BLOCK)]:
                 block[targets] = block[sources]
+
+
+def _zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    """On a CPU from memory that the system zeroes page by page as it is touched: few rows reach their last block."""
+    if like.device.type == "cpu":
+        blank = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)
+        return torch.from_numpy(blank).view(like.dtype).view(shape)
+    return like.new_zeros(shape)
 
 
 _active: list[SlotCache] = []
@@ -170,7 +180,10 @@ def shared_prefix_attention(
         scores[:count, :, :, at : at + BLOCK] = own.view(count, kv_heads, -1, BLOCK)[:, :, :lines]
     own = scores[..., prefix:].unflatten(2, (heads // kv_heads, tokens))
     own.masked_fill_(cache.hidden, float("-inf"))
-    weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
+    if scores.dtype == torch.float32:
+        weights = torch.softmax(scores, -1, out=scores)
+    else:
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
     output = query.new_zeros(rows, kv_heads, lines + short, deep)
     for head in range(kv_heads if prefix else 0):
         summed = None

@@ -89,6 +89,7 @@ class Journal:
     def known(self, keys: Sequence[bytes]) -> set[bytes]:
         """Those of the keys that have completions."""
         found: set[bytes] = set()
+        keys = sorted(set(keys))  # in the order of the index, so that each of its pages is read once
         with self._errors():
             for start in range(0, len(keys), _CHUNK):
                 chunk = keys[start : start + _CHUNK]

@@ -26,8 +26,10 @@ from whetstone.engines.sampling import choose, uniforms
 from whetstone.errors import UserError
 
 log = logging.getLogger(__name__)
-PROMPT_TOKENS = 2048  # prompt tokens in one forward pass: enough for full speed on a CPU, little memory
+PROMPT_TOKENS = 1024  # prompt tokens in one forward pass: enough for full speed on a CPU, little memory
 SHARERS = 16  # fewer prompts than this aren't worth a prefix of their own
+ENCODED = 20_000  # prompts whose token ids are kept
+DECIMALS = 4  # of a log-probability: finer than any use, coarser than what another kernel rounds differently
 
 
 class TransformersEngine:
@@ -97,6 +99,7 @@ class TransformersEngine:
         self.eos = sorted({*ends, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
         self.shares: bool | None = None  # whether prefixes are shared; found out at the first call
         self._enders: dict[tuple[str, ...], np.ndarray] = {}
+        self._encoded: dict[str, list[int]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -110,12 +113,18 @@ class TransformersEngine:
         return f"transformers:{digest.hexdigest()[:16]}:{dtype}"
 
     def encode(self, prompt: str) -> list[int]:
-        return self._encode([prompt])[0]
+        return list(self._encode([prompt])[0])
 
     def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Kept for a while, since a stage counts the tokens of the prompts that it samples from."""
         bos = self.tokenizer.bos_token_id
-        lists = self.tokenizer(list(prompts))["input_ids"]
-        return [ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids for ids in lists]
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._encoded]
+        if len(self._encoded) + len(new) > ENCODED:
+            self._encoded.clear()
+            new = list(dict.fromkeys(prompts))
+        for prompt, ids in zip(new, self.tokenizer(new)["input_ids"] if new else (), strict=True):
+            self._encoded[prompt] = ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+        return [self._encoded[prompt] for prompt in prompts]
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Completion, ...]]]:
         """Yields (index of the request, its n completions) as they finish.
@@ -149,7 +158,7 @@ class TransformersEngine:
             for members, prefix in prefix_groups(encoded) if self._can_share() else [(list(range(len(encoded))), 0)]:
                 for indices, logits in self._next_logits(members, encoded, prefix):
                     table[indices] = torch.log_softmax(logits.float(), -1)[:, heads].cpu().numpy()
-        return table
+        return table.round(DECIMALS)
 
     def close(self) -> None:
         self.model = self.outer = None
@@ -347,6 +356,7 @@ class TransformersEngine:
         tokens, logprobs = choose(
             logits, np.array([s.temperature for s in settings]), np.array([s.top_p for s in settings]), noise
         )
+        logprobs = logprobs.astype(np.float64).round(DECIMALS)
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.tokens.append(token)
             row.logprobs.append(logprob)
