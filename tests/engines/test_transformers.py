@@ -9,9 +9,10 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from whetstone.engines import open_engine, transformers
+from whetstone.engines import decoding, open_engine
 from whetstone.engines.base import Request, Sampling
-from whetstone.engines.transformers import SHARERS, TransformersEngine, prefix_groups
+from whetstone.engines.decoding import SHARERS, prefix_groups
+from whetstone.engines.transformers import TransformersEngine
 from whetstone.errors import UserError
 
 SHOTS = "".join(f"Question: what is {i} plus {i}?\nAnswer: {i} + {i} = {2 * i}\n\n" for i in range(4))
@@ -59,7 +60,7 @@ def test_greedy_tokens_and_their_logprobs_are_the_models_own(kind, make_model, t
 @pytest.mark.parametrize("kind", SHARING)
 def test_a_result_does_not_depend_on_the_batch_that_it_was_in(kind, make_model, tokenizer, monkeypatch):
     """Bit for bit, log-probabilities included: alone, shuffled, in few slots, with another prefix, after a resume."""
-    monkeypatch.setattr(transformers, "DECIMALS", 17)
+    monkeypatch.setattr(decoding, "DECIMALS", 17)
     engine = TransformersEngine.from_model(make_model(kind), tokenizer)
     requests = [
         Request(prompt, Sampling(4 + i % 17, (0, 1, 0.7)[i % 3], top_p=(1, 0.8)[i % 2], n=1 + i % 2), seed=i)
@@ -131,10 +132,14 @@ def test_the_end_of_sequence_token_ends_a_completion_and_is_kept(make_model, tok
     assert cut[0].text == tokenizer.decode(free[0].token_ids[:first])
 
 
-def test_a_completion_ends_where_the_context_does(engine):
+@pytest.mark.parametrize("kind", ["llama, grouped queries", "gpt2, learned positions"])
+def test_a_completion_ends_where_the_context_does(kind, make_model, tokenizer):
+    engine = TransformersEngine.from_model(make_model(kind, eos=None), tokenizer, slots=16)
     prompt = "x" * 500
     (result,) = completed(engine, [Request(prompt, Sampling(100))])
-    assert len(engine.encode(prompt)) + len(result[0].token_ids) <= 512 and result[0].finish_reason == "length"
+    assert len(engine.encode(prompt)) + len(result[0].token_ids) == 512 and result[0].finish_reason == "length"
+    for length in range(496, 511):  # where the last of the padding would lie outside of the context
+        assert len(completed(engine, [Request("x" * length, Sampling(100))])[0][0].token_ids) == 511 - length
     with pytest.raises(UserError, match="prompt 1 has 601 tokens.*512"):
         list(engine.generate([Request("fine", Sampling(1)), Request("y" * 600, Sampling(1))]))
 
@@ -227,6 +232,16 @@ def test_half_precision_runs(precision, make_model, tokenizer):
     engine = TransformersEngine.from_model(make_model().to(getattr(torch, precision)), tokenizer, slots=16)
     results = completed(engine, [Request(p, Sampling(6)) for p in questions(20)])
     assert engine.shares and {len(c.token_ids) for (c,) in results} <= set(range(1, 7))
+
+
+def test_many_requests_go_through_in_windows(engine, monkeypatch):
+    requests = [Request(p, Sampling(5, 1.0, n=2), seed=i) for i, p in enumerate(questions(50))]
+    whole, table = completed(engine, requests), engine.choice_logprobs([r.prompt for r in requests], ["a", "b"])
+    monkeypatch.setattr("whetstone.engines.transformers.WINDOW", 20)
+    assert completed(engine, requests) == whole
+    assert (engine.choice_logprobs([r.prompt for r in requests], ["a", "b"]) == table).all()
+    with pytest.raises(UserError, match="prompt 45 has"):
+        list(engine.generate(requests[:45] + [Request("x" * 600, Sampling(1))]))
 
 
 def test_prefix_groups_cover_every_prompt_once_and_share_what_they_say():
