@@ -64,6 +64,8 @@ class Stage(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
+        # Threads that wait by spinning cost a factor of ten on a machine that does something else beside
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here calls
         try:
             return super().invoke(context)
