@@ -91,6 +91,12 @@ class TestOffline:
         assert [c.token_ids for c in one] == [c.token_ids for c in again]
         assert len({c.token_ids for c in one + two}) == 8
 
+    def test_seeds_repeat_when_prompts_fill_more_than_a_batch(self, engine):
+        requests = [Request(f"Number {i}. {p}", Sampling(4, temperature=1.0), i) for i, p in enumerate(prompts(64))]
+        assert sum(len(engine.encode(request.prompt)) for request in requests) > 10_000
+        first, again = completed(engine, requests), completed(engine, requests)
+        assert sum(one == other for one, other in zip(first, again, strict=True)) >= 60
+
     def test_a_prompt_that_does_not_fit_says_so(self, engine):
         with pytest.raises(UserError, match=r"prompt 1 has \d+ tokens; the model's context of 2048"):
             list(engine.generate([Request("Hi", Sampling(1)), Request("apples " * 3000, Sampling(1))]))

