@@ -24,7 +24,7 @@ def files(project) -> dict[str, bytes]:
         ("infer", "k", "two", "params.yaml: `infer.k` is 'two': Input should be a valid integer"),
         ("infer", "k", 0, "`infer.k` is 0: Input should be greater than or equal to 1"),
         ("sft", "learning_rat", 1e-3, "`sft.learning_rat` is unknown.*did you mean `learning_rate`"),
-        ("sft", "max_steps", 7, r"`sft`: exactly one of epochs \(3.*\) and max_steps \(7\)"),
+        ("sft", "epochs", 7, r"`sft`: exactly one of epochs \(7.*\) and max_steps \(120\)"),
         ("dpo", "loss", "orpo", "`dpo.loss` is 'orpo': Input should be 'sigmoid'"),
         ("sample", "explore", "sometimes", "`sample.explore` is 'sometimes'"),
         ("preprocess", "keep", "best", "`preprocess.keep` is 'best'"),

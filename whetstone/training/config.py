@@ -72,6 +72,13 @@ class TrainingConfig(BaseModel):
 class SftConfig(TrainingConfig):
     """Supervised fine-tuning on `records.EXAMPLE`: loss on the completions only, rows weighted by `weight`."""
 
+    first_token_weight: float = Field(
+        1.0,
+        gt=0,
+        description="how many times the first token of a completion counts: the strategy's tag, one token of many, "
+        "which otherwise hardly moves the loss; 1 is plain fine-tuning",
+    )
+
 
 class DpoConfig(TrainingConfig):
     """Direct preference optimisation (https://arxiv.org/abs/2305.18290) on `records.PAIR`, plus
@@ -81,6 +88,11 @@ class DpoConfig(TrainingConfig):
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field(
         "sigmoid",
         description="sigmoid: DPO; ipo: squared, on log-ratios per token; hinge; robust: with flipped labels",
+    )
+    scope: Literal["completion", "first_token"] = Field(
+        "completion",
+        description="what is preferred. first_token: the choice of the strategy alone, whose tag comes first; chosen "
+        "solutions are learnt by nll_weight, and what rejected ones share with right ones is not unlearnt",
     )
     length_normalise: bool = Field(False, description="sigmoid on log-ratios per token (ipo always is)")
     label_smoothing: float = Field(
@@ -101,6 +113,8 @@ class DpoConfig(TrainingConfig):
             )
         if self.length_normalise and self.loss not in ("sigmoid", "ipo"):
             raise ValueError(f"length_normalise exists for loss `sigmoid`, not for `{self.loss}`")
+        if self.scope == "first_token" and (self.loss == "ipo" or self.length_normalise):
+            raise ValueError("scope `first_token` compares one token with one: nothing to normalise by length")
         if self.dropout:
             raise ValueError(f"dropout {self.dropout}: preferences are trained without dropout; set it to 0")
         return self

@@ -67,4 +67,6 @@ def tokenise(pairs: pd.DataFrame, tokenizer: Any, config: DpoConfig, where: str)
     cut = check_lengths(list(pairs["id"]), longest, prompts, config.max_length, config.truncate, where)
     for name in ("chosen_ids", "rejected_ids"):
         rows[name] = [ids[: config.max_length - p] for ids, p in zip(rows[name], prompts, strict=True)]
+    if config.scope == "first_token":  # TRL's ld_alpha 0 ends the preference where the shorter completion ends
+        rows["rejected_ids"] = [ids[:1] for ids in rows["rejected_ids"]]
     return rows, cut

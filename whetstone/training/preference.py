@@ -56,6 +56,7 @@ def trainer(model: Any, tokenizer: Any, rows: dict[str, list], config: DpoConfig
             loss_type=losses,
             loss_weights=weights,
             label_smoothing=config.label_smoothing,
+            ld_alpha=0.0 if config.scope == "first_token" else None,
             precompute_ref_log_probs=config.precompute_reference,
         ),
         data_collator=DataCollatorForPreference(tokenizer.pad_token_id, pad_to_multiple_of=loop.PAD_TO),

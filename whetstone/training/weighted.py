@@ -20,13 +20,16 @@ class Collator(DataCollatorForLanguageModeling):
 
 
 class WeightedTrainer(loop.Loop, SFTTrainer):
-    """`inputs["weight"]` (batch,) multiplies the negative log-likelihood of a row's tokens."""
+    """`inputs["weight"]` (batch,) multiplies the negative log-likelihood of a row's tokens; `config.first_token_weight`
+    that of its first one. The sum is divided by the number of tokens, whatever their weights."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         weight = inputs.pop("weight")
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         tokens = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = -(outputs.log_probs.sum(dim=1) * weight).sum() / tokens
+        first = outputs.log_probs.gather(1, outputs.label_mask.int().argmax(dim=1, keepdim=True)).squeeze(1)
+        row = outputs.log_probs.sum(dim=1) + (self.config.first_token_weight - 1) * first
+        loss = -(row * weight).sum() / tokens
         self._total_train_tokens += int(self.accelerator.gather_for_metrics(inputs["attention_mask"].sum()).sum())
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
