@@ -31,17 +31,18 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "benchmarks/results/smart.json", ROOT / "README.md"
 SEEDED = ("infer", "preprocess", "sft", "sample", "dpo")
 PARTS = [1, 2, 3, 4, 5]
-CONTROL = "epoch1_longer"  # as many further steps as epoch 2, on epoch 1's data
+# Controls: epoch 1 trained on with its own data for as many steps as epoch 2, by either trainer
+CONTROLS = {"epoch1_dpo": "dpo", "epoch1_sft": "sft"}
 
 
 def variants(params: dict) -> dict[str, dict[str, Any]]:
     """Name to the parameters that differ from params.yaml, dotted."""
     train = params["epochs"]["train"]
-    second = train["epoch2"]
-    controlled = {**train, CONTROL: {**second, "attempts": train["epoch1"]["attempts"]}}
+    own = train["epoch1"]["attempts"]
+    controls = {name: {"start": "epoch1", "attempts": own, "trainer": trainer} for name, trainer in CONTROLS.items()}
     literal = {"epoch1": train["epoch1"], "epoch2": {"start": "base", "attempts": "epoch1", "trainer": "sft"}}
     runs: dict[str, dict[str, Any]] = {
-        "main": {"epochs.train": controlled, "epochs.evaluate": ["epoch1", CONTROL, "epoch2"]},
+        "main": {"epochs.train": {**train, **controls}, "epochs.evaluate": ["epoch1", *controls, "epoch2"]},
         "literal": {
             "epochs.train": literal,
             "infer_parts": PARTS,
@@ -115,7 +116,7 @@ def summarise(seeds: list[int], runs: dict[str, list[dict[str, pd.DataFrame]]]) 
     singles = {name: pooled(base, name) for name in base[0].columns if name != "oracle"}
     best = max(singles, key=lambda name: singles[name]["accuracy"])
     accuracy = {"base_best_single": {"strategy": best, **singles[best]}, "base_oracle": pooled(base, "oracle")}
-    for label in ("epoch1", CONTROL, "epoch2"):
+    for label in ("epoch1", *CONTROLS, "epoch2"):
         tables = [run[label] for run in main]
         accuracy[label] = pooled(tables, "first")
         accuracy[f"{label}_oracle"] = pooled(tables, "oracle")
@@ -133,8 +134,8 @@ def summarise(seeds: list[int], runs: dict[str, list[dict[str, pd.DataFrame]]]) 
     comparisons = {
         "epoch1 vs base_best_single": compared(first("epoch1"), [table[best].to_numpy() for table in base]),
         "epoch2 vs epoch1": compared(first("epoch2"), first("epoch1")),
-        f"epoch2 vs {CONTROL}": compared(first("epoch2"), first(CONTROL)),
-        f"{CONTROL} vs epoch1": compared(first(CONTROL), first("epoch1")),
+        **{f"epoch2 vs {name}": compared(first("epoch2"), first(name)) for name in CONTROLS},
+        **{f"{name} vs epoch1": compared(first(name), first("epoch1")) for name in CONTROLS},
     }
     for name in runs:
         if name.startswith("only_"):
@@ -145,11 +146,13 @@ def summarise(seeds: list[int], runs: dict[str, list[dict[str, pd.DataFrame]]]) 
 
 def table(summary: dict) -> str:
     """The README's table."""
+    best = summary["accuracy"]["base_best_single"]["strategy"]
     lines = ["| | first attempt, test | by seed |", "| --- | --- | --- |"]
     told = {
-        "base_best_single": f"base, best single strategy ({summary['accuracy']['base_best_single']['strategy']}), 8-shot",
+        "base_best_single": f"base, best single strategy ({best}), 8-shot",
         "epoch1": "epoch 1",
-        CONTROL: "control: epoch 1 trained on, its own data, as many steps as epoch 2",
+        "epoch1_sft": "control: epoch 1, then `sft` on its own data for another 120 steps",
+        "epoch1_dpo": "control: epoch 1, then `dpo` on its own data, as many steps as epoch 2",
         "epoch2": "**epoch 2**",
         "base_oracle": "base, any of three (oracle)",
         "epoch2_oracle": "epoch 2, any of three (oracle)",

@@ -49,6 +49,24 @@ def test_it_starts_at_ln_2(base, pairs, tmp_path, fields):
     assert summary["loss_last"] < math.log(2) and curve["reward_margin"].iloc[-1] > 0
 
 
+def test_a_preference_for_the_first_token_starts_at_ln_2_and_never_looks_at_the_rejected_solution(
+    base, pairs, tmp_path
+):
+    """The choice of the strategy alone is preferred: what a failed solution shares with right ones isn't unlearnt."""
+    fields = {"scope": "first_token", "nll_weight": 0.0, "batch_size": 24, "max_steps": 3}
+    _, curve = run(base, tmp_path, pairs, **fields)
+    other = pairs.assign(rejected=[text[:12] + " Something else. The answer is 0." for text in pairs["rejected"]])
+    _, same = run(base, tmp_path, other, name="other", **fields)
+    assert curve["loss"][0] == pytest.approx(math.log(2), abs=1e-5)
+    assert curve["loss"].tolist() == same["loss"].tolist()
+
+
+@pytest.mark.parametrize("fields", [{"loss": "ipo"}, {"length_normalise": True}])
+def test_one_token_has_no_length_to_normalise_by(fields):
+    with pytest.raises(ValueError, match="first_token"):
+        DpoConfig(**BASIC, scope="first_token", **fields)
+
+
 def test_ipo_starts_at_the_square_of_half_over_tau(base, pairs, tmp_path):
     _, curve = run(base, tmp_path, pairs, loss="ipo", beta=0.25, nll_weight=0.0, max_steps=1)
     assert curve["loss"][0] == pytest.approx((1 / (2 * 0.25)) ** 2, abs=1e-5)

@@ -55,6 +55,21 @@ def test_weights_weigh_the_tokens_of_their_rows(base, tokenizer, examples, tmp_p
     assert curve["loss"][0] == pytest.approx(weighted_sum / weighted_count, abs=1e-5)
 
 
+def test_the_first_token_counts_as_often_as_its_weight_says(base, tokenizer, examples, tmp_path):
+    """The strategy's tag: weight w adds (w - 1) times the tag's own negative log-likelihood to the sum."""
+    _, curve = run(base, tmp_path, examples, batch_size=24, max_steps=1, first_token_weight=20)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    sums, counts = nll(model, tokenizer, examples)
+    rows, _ = tokenise(examples, tokenizer, SftConfig(**BASIC), "examples")
+    tags = 0.0
+    for ids, labels in zip(rows["input_ids"], rows["labels"], strict=True):
+        start = labels.count(-100)
+        with torch.no_grad():
+            logp = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+        tags -= logp[start - 1, ids[start]].item()
+    assert curve["loss"][0] == pytest.approx((sum(sums) + 19 * tags) / sum(counts), abs=1e-4)
+
+
 @pytest.mark.parametrize("weight", [1.0, 0.25, 7.0])
 def test_equal_weights_are_trls_own_trainer(base, examples, tmp_path, weight):
     """Whole training, against SFTTrainer on the same rows in the same order."""

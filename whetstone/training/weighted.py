@@ -20,8 +20,9 @@ class Collator(DataCollatorForLanguageModeling):
 
 
 class WeightedTrainer(loop.Loop, SFTTrainer):
-    """`inputs["weight"]` (batch,) multiplies the negative log-likelihood of a row's tokens; `config.first_token_weight`
-    that of its first one. The sum is divided by the number of tokens, whatever their weights."""
+    """`inputs["weight"]` (batch,) multiplies the negative log-likelihood of a row's tokens, and
+    `config.first_token_weight` that of its first one. The sum is divided by the number of tokens, whatever they weigh.
+    """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         weight = inputs.pop("weight")
