@@ -27,8 +27,8 @@ SMALL = {
     "infer": {"k": 1, "shots": 4, "max_tokens": 160},
     "sample": {"k": 1, "explore": "all_strategies", "max_tokens": 160},
     "preprocess": {"balance": False},
-    "sft": {"epochs": 2, "batch_size": 4, "checkpoints": 1},
-    "dpo": {"epochs": 1, "batch_size": 4, "checkpoints": 1},
+    "sft": {"max_steps": 16, "batch_size": 4, "checkpoints": 1},
+    "dpo": {"max_steps": 8, "batch_size": 4, "checkpoints": 1},
     "evaluate": {"max_tokens": 160},
 }
 AFTER_SFT = {"train@epoch1", "merge@epoch1", "evaluate@epoch1-test", "sample@epoch1-2", "preprocess@epoch2",

@@ -69,7 +69,9 @@ def wait_until(condition, seconds: float = 10.0) -> bool:
 )
 def test_no_orphan_when_the_caller_is_killed(end, program):
     caller = subprocess.Popen(
-        [sys.executable, "-c", f"{CALL}run_programs([{program!r}] * 2, timeout=90, workers=2)"],
+        # what runs in the background inherits an ignored SIGINT
+        [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler)\n{CALL}"
+                               f"run_programs([{program!r}] * 2, timeout=90, workers=2)"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert wait_until(lambda: len(descendants(caller.pid)) >= 4)

@@ -64,7 +64,7 @@ class Project:
         self.params = YAML(typ="safe").load(ROOT / "params.yaml")
         self.params["problems"]["world"] = {"train": 60, "dev": 6, "test": 18, "test_hard": 6, "seed": 0}
         self.params["infer"] |= {"k": 1, "shots": 2}
-        self.params["sample"] |= {"k": 2}
+        self.params["sample"] |= {"k": 2, "explore": "until_solved"}
         self.save()
 
     def save(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from ruamel.yaml import YAML
 
 from whetstone import records
 
@@ -45,11 +46,16 @@ def covered(path: str, by: set[str]) -> bool:
     return any(path == one or path.startswith(one + "/") for one in by)
 
 
+PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 RUNS = [
     ("problems", ["problems"]),
-    *((f"infer@{s}-{p}", ["infer", "--strategy", s, "--part", str(p)]) for s in ("cot", "l2m", "pot") for p in (1, 2)),
+    *(
+        (f"infer@{s}-{p}", ["infer", "--strategy", s, "--part", str(p)])
+        for s in PARAMS["strategies"]
+        for p in PARAMS["infer_parts"]
+    ),
     ("preprocess@epoch1", ["preprocess", "--epoch", "epoch1"]),
-    *((f"sample@epoch1-{p}", ["sample", "--model", "epoch1", "--part", str(p)]) for p in (3, 4, 5)),
+    *((f"sample@epoch1-{p}", ["sample", "--model", "epoch1", "--part", str(p)]) for p in PARAMS["sample_parts"]),
     ("preprocess@epoch2", ["preprocess", "--epoch", "epoch2"]),
     *((f"baseline@{d}", ["baseline", "--dataset", d]) for d in ("test", "test_hard")),
     *(
