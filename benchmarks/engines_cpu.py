@@ -113,7 +113,7 @@ def sampling(problems: int) -> dict[str, Any]:
         ids = [list(found[i][0].token_ids) for i in range(len(asked))]
         row = {"prompt_tokens": round(sum(len(engine.encode(r.prompt)) for r in asked) / len(asked))}
         row["engine"] = ours.row(ids, slots=engine.slots)
-        for batch in (engine.slots, 32):
+        for batch in (engine.slots, 32) if strategy == "cot" else (engine.slots,):
             with Timed() as theirs:
                 other = generate(engine, asked, batch)
             row[f"generate, batch {batch}"] = theirs.row(
