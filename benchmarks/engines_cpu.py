@@ -126,7 +126,7 @@ def sampling(problems: int) -> dict[str, Any]:
                 for name, timed in (("engine", ours), ("generate", theirs)):
                     total[name] = [total[name][0] + timed.wall, total[name][1] + timed.cpu]
         rows[strategy] = row
-        print(strategy, json.dumps(row, indent=1), flush=True)
+        print(strategy, json.dumps(row), flush=True)
     few = min(problems, 64)
     asked = requests("cot", few)
     with Timed() as ours:
