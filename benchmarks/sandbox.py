@@ -29,6 +29,7 @@ from whetstone.grading.attempts import program_of
 from whetstone.grading.sandbox import run_programs
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/sandbox.md"
 DATA = Path(os.environ.get("WHETSTONE_DATA", ROOT / ".." / "shared" / "data"))
 ROUNDS, WORKERS = 5, 2
 ALONE = "\ntry:\n    pass\nfinally:\n    pass\n"  # changes nothing in a program but sends it to a process of its own
@@ -169,12 +170,16 @@ def main() -> None:
         "hostile": hostile(),
     }  # fmt: skip
     ROOT.joinpath("benchmarks/results/sandbox.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(tables(results))
+    text = tables(results)
+    before, mark, _ = PAGE.read_text().partition("<!-- from here on written by benchmarks/sandbox.py -->\n")
+    PAGE.write_text(f"{before}{mark}\n{text}\n")
+    print(text)
 
 
 def tables(results: dict[str, Any]) -> str:
     files, attacked = results["whole_files"], results["hostile"]
-    lines = []
+    device = f"{results['device']}; Python {results['versions']['python']}, Linux {results['versions']['kernel']}"
+    lines = [f"{device}; {results['workers']} programs at a time; factors are medians.", ""]
     for source, timed in results["speed"].items():
         lines += [f"| {source} | programs/s | the sandbox is … times as fast | least of {ROUNDS} rounds |"]
         lines += ["| --- | ---: | ---: | ---: |"]
@@ -187,8 +192,9 @@ def tables(results: dict[str, Any]) -> str:
     for name, row in files.items():
         errors = ", ".join(f"{count} {error}" for error, count in row["errors"].items())
         lines.append(f"| {name} | {row['rows']} | {row['plain']} | {row['answers']} | {errors} | {row['seconds']} |")
+    who = attacked["run_as"] + (" and as an ordinary user" if attacked["run_as"] == "root" else "")
     verdict = "every one with its outcome and no trace" if attacked["all_passed"] else f"FAILED: {attacked['tests']}"
-    return "\n".join([*lines, "", f"{attacked['programs']} hostile programs as {attacked['run_as']}: {verdict}"])
+    return "\n".join([*lines, "", f"{attacked['programs']} hostile programs as {who}: {verdict}."])
 
 
 if __name__ == "__main__":
