@@ -1,17 +1,16 @@
-"""What every stage shares: parameters, places, errors without a traceback."""
+"""What every stage shares: parameters and places."""
 
 from __future__ import annotations
 
-import logging
-import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import click
 from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from stages.run import Stage as Stage
+from stages.run import scratch as scratch
 from whetstone.errors import UserError
 from whetstone.validation import validated
 
@@ -57,20 +56,6 @@ class Structure(NamedTuple):
     epochs: Epochs
     strategies: list[str]
     datasets: list[str]
-
-
-class Stage(click.Command):
-    """A command that tells its user's mistakes in one message, with exit code 1."""
-
-    def invoke(self, context: click.Context) -> Any:
-        os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
-        # Threads that wait by spinning cost a factor of ten on a machine that does something else beside
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here calls
-        try:
-            return super().invoke(context)
-        except UserError as error:
-            raise click.ClickException(str(error)) from error
 
 
 def read_params() -> dict[str, Any]:
@@ -166,10 +151,3 @@ def _fetched(model: Model) -> Path:
             f"{str(error).splitlines()[0][:160]}); check the name, the revision and the network, or set `model.name` "
             "to a local folder"
         ) from error
-
-
-def scratch(*parts: str) -> Path:
-    """A folder for resumable work: git-ignored, and no stage's out, since DVC deletes outs before a stage runs."""
-    folder = Path(os.environ.get("DVC_ROOT", ".")).joinpath(".scratch", *parts)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -31,6 +31,7 @@ def main(checkpoint: str, dataset: str) -> None:
     records.write(attempts, records.ATTEMPT, out)
     metrics = policy_metrics(attempts)
     output.write_json(f"metrics/evaluation/{checkpoint}-{dataset}.json", metrics)
+    output.count_attempts(problems, attempts)
     gain = metrics["selection_gain"]
     output.finish(
         f"evaluate {checkpoint} on {dataset}",

@@ -70,6 +70,7 @@ def main(strategy: str, part: int, show_prompt: int | None) -> None:
         )
     out = Path("data/attempts/base") / f"{name}-{part}.parquet"
     rows = records.write(attempts, records.ATTEMPT, out)
+    output.count_attempts(problems, attempts)
     verdicts = attempts["verdict"].value_counts().to_dict()
     output.finish(f"infer {name} {part}", problems=len(problems), attempts=rows, verdicts=verdicts, path=out)
 

@@ -6,9 +6,13 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STARTED = time.monotonic()
+COUNTS: dict[str, Any] = {}  # what the manifest says of rows and tokens
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -26,6 +30,30 @@ def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
+def count_sampled(completions: int, tokens: int, seconds: float) -> None:
+    """Adds to what this run sampled: less than its rows hold where a journal had some of them."""
+    sampled = COUNTS.setdefault("sampled", {"completions": 0, "tokens": 0, "seconds": 0.0})
+    sampled["completions"] += completions
+    sampled["tokens"] += tokens
+    sampled["seconds"] = round(sampled["seconds"] + seconds, 3)
+
+
+def count(rows_in: int, rows_out: int, dropped: Mapping[str, int] | None = None, **tokens: int) -> None:
+    """Tells the manifest how many rows the stage was given and made, what it left out and why, and its tokens."""
+    COUNTS.update(rows={"in": rows_in, "out": rows_out, "dropped": dict(dropped or {})}, tokens=tokens)
+
+
+def count_attempts(problems: pd.DataFrame, attempts: pd.DataFrame) -> None:
+    """The counts of a stage that answers problems."""
+    prompt, completion = (int(attempts[f"{kind}_tokens"].sum()) for kind in ("prompt", "completion"))
+    count(len(problems), len(attempts), prompt=prompt, completion=completion)
+
+
+def seconds() -> float:
+    """Since the stage's process began."""
+    return round(time.monotonic() - STARTED, 3)
+
+
 def finish(title: str, **facts: object) -> None:
     """The table at a stage's end: rows in and out, what was dropped and why, result, place, time."""
     from rich.console import Console
@@ -34,7 +62,7 @@ def finish(title: str, **facts: object) -> None:
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     for name, fact in facts.items():
         table.add_row(name.replace("_", " "), _shown(fact))
-    table.add_row("time", f"{time.monotonic() - STARTED:.1f} s")
+    table.add_row("time", f"{seconds():.1f} s")
     console = Console(highlight=False)
     console.width = console.width if console.is_terminal else 118
     console.print(table)

@@ -83,6 +83,9 @@ def main() -> None:
         sizes[f"part-{part}"] = records.write(own, records.PROBLEM, OUT / f"part-{part}.parquet")
     for name in sorted(set(frame["split"]) - {"train"}):
         sizes[name] = records.write(frame[frame["split"] == name], records.PROBLEM, OUT / f"{name}.parquet")
+    left_out = {f"{name}: {why}": n for name, counts in dropped.items() for why, n in counts.items()
+                if why not in ("read", "kept")}  # fmt: skip
+    output.count(sum(sizes.values()) + sum(left_out.values()), sum(sizes.values()), left_out)
     output.write_json("metrics/problems.json", {"rows": sizes, "loaded": dropped})
     output.finish("problems", rows=sizes, loaded=dropped or "generated", path=OUT)
 

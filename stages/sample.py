@@ -49,6 +49,7 @@ def main(model: str, part: int) -> None:
         )
     out = Path("data/attempts") / model / f"part-{part}.parquet"
     rows = records.write(attempts, records.ATTEMPT, out)
+    output.count_attempts(problems, attempts)
     first = attempts[attempts["position"] == 1]
     output.finish(
         f"sample {model} {part}",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
-from stages import common
+from stages import common, output
 from whetstone import engines
+from whetstone.engines.base import Completion, Request
 from whetstone.engines.progress import device_lock
 
 
@@ -60,6 +63,32 @@ def open_engine(label: str) -> Iterator[engines.Engine]:
     with device_lock(device):
         opened = engines.open_engine(spec.kind, model, **settings)
         try:
-            yield opened
+            yield Metered(opened)
         finally:
             opened.close()
+
+
+class Metered:
+    """An engine that tells the manifest what it sampled (a journal's rows aren't asked for) and how long that took."""
+
+    def __init__(self, engine: engines.Engine):
+        self.engine = engine
+
+    @property
+    def fingerprint(self) -> str:
+        return self.engine.fingerprint
+
+    def encode(self, prompt: str) -> list[int]:
+        return self.engine.encode(prompt)
+
+    def choice_logprobs(self, prompts: Sequence[str], choices: Sequence[str]) -> np.ndarray:
+        return self.engine.choice_logprobs(prompts, choices)
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Completion, ...]]]:
+        started, completions, tokens = time.monotonic(), 0, 0
+        try:
+            for index, done in self.engine.generate(requests):
+                completions, tokens = completions + len(done), tokens + sum(len(one.token_ids) for one in done)
+                yield index, done
+        finally:
+            output.count_sampled(completions, tokens, time.monotonic() - started)

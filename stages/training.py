@@ -48,6 +48,7 @@ def train(epoch: str, kind: str, config: TrainingConfig, schema: Any, fit: Calla
     summary, curve = fit(
         base, rows, out, config, scratch=common.scratch("train", epoch), dev=measure, report=click.echo
     )
+    output.count(len(rows), summary["rows"], training=summary["tokens"])
     timeless = {name: value for name, value in summary.items() if "second" not in name}
     output.write_json(f"metrics/train/{epoch}.json", timeless)
     plot = Path("plots/train") / f"{epoch}.csv"

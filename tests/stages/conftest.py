@@ -78,7 +78,7 @@ class Project:
         result = CliRunner().invoke(import_module(f"stages.{stage}").main, arguments)
         assert result.exit_code == (1 if fails else 0), result.output + repr(result.exception)
         if fails:
-            assert "Traceback" not in result.output and result.output.startswith("Error: ")
+            assert "Traceback" not in result.output and re.search("^Error: ", result.output, re.MULTILINE)
         return result.output
 
     def read(self, path: str, schema):

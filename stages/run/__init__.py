@@ -1,0 +1,48 @@
+"""Around every stage's work: its manifest, its signals, errors without a traceback, and where it keeps what it can
+resume from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stages.run import manifest, signals
+from whetstone.errors import UserError
+
+
+class Stage(click.Command):
+    """A command that leaves a manifest, and tells its user's mistakes in one message, with exit code 1."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        context.meta["arguments"] = list(args)
+        return super().parse_args(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
+        # Threads that wait by spinning cost a factor of ten on a machine that does something else beside
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here calls
+        module = sys.modules[self.callback.__module__]
+        name = module.__spec__.name if module.__spec__ else module.__name__
+        command = " ".join(["python", "-m", name, *context.meta["arguments"]])
+        signals.listen()
+        try:
+            return manifest.run(command, scratch, lambda: super(Stage, self).invoke(context))
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            stop = click.ClickException("interrupted; what was finished is kept in .scratch, run again to go on")
+            stop.exit_code = 130
+            raise stop from None
+
+
+def scratch(*parts: str) -> Path:
+    """A folder for resumable work: git-ignored, and no stage's out, since DVC deletes outs before a stage runs."""
+    folder = Path(os.environ.get("DVC_ROOT", ".")).joinpath(".scratch", *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
