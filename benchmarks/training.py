@@ -46,13 +46,13 @@ def plain(base: Path, table: dict[str, list], order: list[int], config: Any) -> 
     """(tokens per wall second, per processor second) of the loop that anybody would write."""
     import torch
 
-    from whetstone.training import loop
+    from whetstone.training import loading
 
-    model, _ = loop.load(base, config)
+    model, _ = loading.load(base, config)
     if config.adapter == "lora":
         from peft import get_peft_model
 
-        model = get_peft_model(model, loop.adapter_config(config))
+        model = get_peft_model(model, loading.adapter_config(config))
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=config.learning_rate, fused=True)
@@ -104,14 +104,14 @@ def ours(base: Path, examples: pd.DataFrame, config: Any) -> tuple[float, float]
 
 
 def speed(base: Path) -> list[dict[str, Any]]:
-    from whetstone.training import loop
+    from whetstone.training import loading, loop
     from whetstone.training.config import SftConfig
     from whetstone.training.sft import tokenise
 
     examples, results = rows(STEPS * 16), []
     for adapter, dtype in CASES:
         config = SftConfig(adapter=adapter, dtype=dtype, learning_rate=RATES[adapter], max_steps=STEPS, batch_size=16)
-        _, tokenizer = loop.load(base, config)
+        _, tokenizer = loading.load(base, config)
         table, _ = tokenise(examples, tokenizer, config, "benchmark")
         order = list(loop.LikeLengths([len(ids) for ids in table["input_ids"]], 16, config.seed))
         pairs = [(plain(base, table, order, config), ours(base, examples, config)) for _ in range(REPEATS)]

@@ -1,7 +1,11 @@
-"""What the training stages share: inputs by epoch, the dev accuracy that chooses the checkpoint, and the outs."""
+"""What the training stages share: inputs by epoch, what chooses the checkpoint, several devices, and the outs."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,72 @@ from stages import common, output
 from whetstone import records
 from whetstone.engines.base import Sampling
 from whetstone.errors import UserError
-from whetstone.training.config import TrainingConfig
+from whetstone.training import checks
+from whetstone.training.config import DpoConfig, SftConfig, TrainingConfig
+from whetstone.training.dpo import train_dpo
+from whetstone.training.sft import train_sft
+
+CONFIGS: dict[str, type[TrainingConfig]] = {"sft": SftConfig, "dpo": DpoConfig}
+DEV = Path("data/problems/dev.parquet")
+
+
+def train(epoch: str, kind: str) -> None:
+    """Trains an epoch's model; writes models/EPOCH/adapter, metrics/train/EPOCH.json and plots/train/EPOCH.csv."""
+    spec, config = common.epoch_of(epoch), common.section(kind, CONFIGS[kind])
+    if spec.trainer != kind:
+        raise UserError(
+            f"{common.PARAMS}: `epochs.train.{epoch}.trainer` is {spec.trainer}; run stages.{spec.trainer}"
+        )
+    if config.devices == 1:
+        summary = fit(epoch, kind)
+    else:
+        launch(epoch, kind, config.devices)
+        summary = json.loads(metrics(epoch).read_text())
+    unseen = summary.get("held_out", 0)
+    output.count(summary["rows"] + unseen, summary["rows"], {"held out": unseen} if unseen else {},
+                 training=summary["tokens"])  # fmt: skip
+
+
+def fit(epoch: str, kind: str) -> dict[str, Any]:
+    """The training itself, in one of `devices` processes; the first of them writes what isn't the model too."""
+    spec, config = common.epoch_of(epoch), common.section(kind, CONFIGS[kind])
+    first = os.environ.get("RANK", "0") == "0"
+    start, table = common.model_path(spec.start), Path("data/training") / epoch / f"{kind}.parquet"
+    rows = records.read(table, records.EXAMPLE if kind == "sft" else records.PAIR)
+    if rows.empty:
+        raise UserError(f"{table}: 0 rows to train {epoch} on; metrics/preprocess/{epoch}.json tells what was dropped")
+    out, scratch = Path("models") / epoch / "adapter", common.scratch("train", epoch)
+    options: dict[str, Any] = {}
+    if config.select == "dev_accuracy":
+        evaluate = common.section("evaluate", common.Evaluate)
+        options["dev"] = dev_accuracy(records.read(DEV, records.PROBLEM), evaluate)
+        # What chooses a checkpoint is part of what an unfinished training may go on from
+        scratch = scratch / records.fingerprint(DEV.read_bytes().hex(), evaluate.model_dump_json())
+    elif config.select == "dev_loss":
+        rows, options["held_out"] = hold_out(rows, config.held_out, config.seed)
+    if isinstance(config, DpoConfig):
+        if config.reference == "base":
+            options["base_path"] = common.model_path("base")
+        summary, curve = train_dpo(
+            start, rows, out, config, scratch=scratch, report=click.echo if first else None, **options
+        )
+    else:
+        summary, curve = train_sft(
+            start, rows, out, config, scratch=scratch, report=click.echo if first else None, **options
+        )
+    if "held_out" in options:
+        summary["held_out"] = len(options["held_out"])
+    if first:
+        output.write_json(metrics(epoch), {name: one for name, one in summary.items() if "second" not in name})
+        plot = Path("plots/train") / f"{epoch}.csv"
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        curve.round(6).to_csv(plot, index=False)
+        output.finish(f"{kind} {epoch}", start=start, **summary, path=out)
+    return summary
+
+
+def metrics(epoch: str) -> Path:
+    return Path("metrics/train") / f"{epoch}.json"
 
 
 def dev_accuracy(dev: pd.DataFrame, evaluate: common.Evaluate) -> Callable[[Any, Any, int], float]:
@@ -30,28 +99,41 @@ def dev_accuracy(dev: pd.DataFrame, evaluate: common.Evaluate) -> Callable[[Any,
     return measure
 
 
-def train(epoch: str, kind: str, config: TrainingConfig, schema: Any, fit: Callable) -> None:
-    """Trains an epoch's model; writes models/EPOCH/adapter, metrics/train/EPOCH.json and plots/train/EPOCH.csv."""
-    spec, evaluate = common.epoch_of(epoch), common.section("evaluate", common.Evaluate)
-    if spec.trainer != kind:
-        raise UserError(
-            f"{common.PARAMS}: `epochs.train.{epoch}.trainer` is {spec.trainer}; run stages.{spec.trainer}"
-        )
-    base, table = common.model_path(spec.start), Path("data/training") / epoch / f"{kind}.parquet"
-    rows = records.read(table, schema)
-    if rows.empty:
-        raise UserError(f"{table}: 0 rows to train {epoch} on; metrics/preprocess/{epoch}.json tells what was dropped")
-    out = Path("models") / epoch / "adapter"
-    measure = None
-    if config.select == "dev_accuracy":
-        measure = dev_accuracy(records.read("data/problems/dev.parquet", records.PROBLEM), evaluate)
-    summary, curve = fit(
-        base, rows, out, config, scratch=common.scratch("train", epoch), dev=measure, report=click.echo
-    )
-    output.count(len(rows), summary["rows"], training=summary["tokens"])
-    timeless = {name: value for name, value in summary.items() if "second" not in name}
-    output.write_json(f"metrics/train/{epoch}.json", timeless)
-    plot = Path("plots/train") / f"{epoch}.csv"
-    plot.parent.mkdir(parents=True, exist_ok=True)
-    curve.round(6).to_csv(plot, index=False)
-    output.finish(f"{kind} {epoch}", start=base, **summary, path=out)
+def hold_out(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(rows to train on, rows held out): all rows of a share of the problems, chosen by hash.
+
+    Raises:
+        UserError: there is one problem only.
+    """
+    problems = sorted(set(rows["problem_id"]), key=lambda problem: records.fingerprint(seed, problem))
+    if len(problems) < 2:
+        raise UserError(f"select `dev_loss` holds out problems, and {len(rows)} rows are of {len(problems)} problem")
+    unseen = rows["problem_id"].isin(problems[: max(1, min(round(share * len(problems)), len(problems) - 1))])
+    return rows[~unseen].reset_index(drop=True), rows[unseen].reset_index(drop=True)
+
+
+def launch(epoch: str, kind: str, devices: int) -> None:
+    """Runs `fit` in as many processes, one for each GPU.
+
+    Raises:
+        UserError: there are fewer GPUs, or one of the processes failed.
+    """
+    if 0 < (found := checks.cuda_devices()) < devices:
+        raise UserError(f"{common.PARAMS}: `{kind}.devices` is {devices}, but this machine shows {found} GPUs")
+    processes = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+    child = subprocess.Popen([sys.executable, *processes, "-m", "stages.training", kind, epoch])
+    try:
+        code = child.wait()
+    except BaseException:
+        child.terminate()  # it ends its processes
+        child.wait()
+        raise
+    if code:
+        raise UserError(f"{kind} {epoch}: one of {devices} processes failed; its message is above")
+
+
+if __name__ == "__main__":  # one of the processes
+    try:
+        fit(epoch=sys.argv[2], kind=sys.argv[1])
+    except UserError as error:
+        sys.exit(f"Error: {error}")

@@ -15,6 +15,9 @@ from whetstone.training.config import DpoConfig, SftConfig
         ({"epochs": 2, "lr": 1e-4}, "Extra inputs"),
         ({"epochs": 2, "adapter": "full"}, "'lora', 'qlora' or 'none'"),
         ({"epochs": 0}, "greater than 0"),
+        ({"epochs": 1, "sharded": True}, "devices is 1; set it to the number of GPUs"),
+        ({"epochs": 1, "sharded": True, "devices": 8, "select": "dev_accuracy"}, "a sharded model can't"),
+        ({"epochs": 1, "sharded": True, "devices": 8, "adapter": "qlora"}, "a quantised base can't be sharded"),
     ],
 )
 def test_a_wrong_field_is_refused(fields, says):
@@ -28,6 +31,8 @@ def test_a_wrong_field_is_refused(fields, says):
         ({"label_smoothing": 0.1}, "has no effect on loss `sigmoid`"),
         ({"loss": "hinge", "length_normalise": True}, "not for `hinge`"),
         ({"dropout": 0.1}, "without dropout"),
+        ({"reference": "base", "precompute_reference": False}, "set precompute_reference to true"),
+        ({"sharded": True, "devices": 2}, "set precompute_reference to false"),
     ],
 )
 def test_what_a_loss_would_ignore_is_refused(fields, says):

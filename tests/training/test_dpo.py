@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from whetstone.training import loop, preference
+from whetstone.training import loading, preference
 from whetstone.training.config import DpoConfig
 from whetstone.training.dpo import tokenise, train_dpo
 
@@ -84,13 +84,52 @@ def test_the_likelihood_term_is_the_chosen_completions_mean_per_token(base, toke
 @pytest.mark.parametrize("adapter", ["lora", "none"])
 def test_reference_log_probabilities_are_those_of_the_model_without_adapter(base, pairs, tmp_path, adapter):
     config = DpoConfig(**BASIC, adapter=adapter)
-    model, tokenizer = loop.load(base, config)
+    model, tokenizer = loading.load(base, config)
     rows, _ = tokenise(pairs, tokenizer, config, "pairs")
     trainer = preference.trainer(model, tokenizer, rows, config, tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     for column, name in (("ref_chosen_logps", "chosen_ids"), ("ref_rejected_logps", "rejected_ids")):
         expected = [log_probability(plain, p, c) for p, c in zip(rows["prompt_ids"], rows[name], strict=True)]
         assert trainer.train_dataset[column] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_fixed_reference_is_the_base_whatever_training_starts_from(base, tokenizer, pairs, tmp_path):
+    """Epoch 2 against the base model: the first loss is the preference's between the two, not ln 2."""
+    from whetstone.training.config import SftConfig
+    from whetstone.training.sft import train_sft
+
+    rows = pairs.assign(completion=pairs["chosen"], weight=1.0)
+    fields = {"learning_rate": 1e-2, "max_steps": 8, "max_length": 128, "adapter": "none"}
+    train_sft(base, rows, tmp_path / "epoch1", SftConfig(**fields), scratch=tmp_path / "s")
+    config = DpoConfig(**{**BASIC, "batch_size": 24, "max_steps": 1}, reference="base", nll_weight=0.0)
+    out, scratch = tmp_path / "out", tmp_path / "s"
+    _, curve = train_dpo(tmp_path / "epoch1", pairs, out, config, scratch=scratch, base_path=base)
+    models = [AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (tmp_path / "epoch1", base)]
+    table, _ = tokenise(pairs, tokenizer, config, "pairs")
+    losses = []
+    for prompt, chosen, rejected in zip(table["prompt_ids"], table["chosen_ids"], table["rejected_ids"], strict=True):
+        ours, theirs = (
+            log_probability(model, prompt, chosen) - log_probability(model, prompt, rejected) for model in models
+        )
+        losses.append(-math.log(1 / (1 + math.exp(-config.beta * (ours - theirs)))))
+    assert curve["loss"][0] == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+    assert abs(curve["loss"][0] - math.log(2)) > 0.01
+
+
+def test_dev_loss_is_the_loss_on_pairs_held_out(base, pairs, tmp_path):
+    config = DpoConfig(**{**BASIC, "max_steps": 6}, select="dev_loss", checkpoints=3, nll_weight=0.0)
+    scratch = tmp_path / "s"
+    summary, curve = train_dpo(
+        base, pairs.iloc[:16], tmp_path / "out", config, scratch=scratch, held_out=pairs.iloc[16:]
+    )
+    values = summary["dev"]
+    assert list(values) == ["2", "4", "6"] and summary["chosen_step"] == int(min(values, key=values.get))
+    frozen = DpoConfig(**{**BASIC, "max_steps": 1, "learning_rate": 1e-12}, select="dev_loss", nll_weight=0.0)
+    still, _ = train_dpo(base, pairs.iloc[:16], tmp_path / "o", frozen, scratch=scratch, held_out=pairs.iloc[16:])
+    assert still["dev"]["1"] == pytest.approx(math.log(2), abs=1e-5)
+    plain = DpoConfig(**{**BASIC, "max_steps": 6}, nll_weight=0.0)
+    _, without = train_dpo(base, pairs.iloc[:16], tmp_path / "b", plain, scratch=scratch)
+    assert curve.to_dict() == without.to_dict()
 
 
 def test_gradient_accumulation_is_a_large_batch(base, pairs, tmp_path):

@@ -51,6 +51,29 @@ def test_merged_logits_are_the_adapters(base, adapter, tmp_path):
     assert (before - after).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("quantisation", ["nf4", "int8"])
+def test_a_quantised_base_is_merged_as_it_was_trained_against(base, examples, tmp_path, monkeypatch, quantisation):
+    """The sum is taken with the dequantised weights, which aren't the base's own. bitsandbytes' CPU code stands in for
+    the GPU that the trainer asks for."""
+    from whetstone.training import checks
+
+    monkeypatch.setattr(checks, "cuda_devices", lambda: 1)
+    config = SftConfig(**BASIC, adapter="qlora", quantisation=quantisation)
+    summary, _ = train_sft(base, examples, tmp_path / "adapter", config, scratch=tmp_path / "s")
+    assert summary["loss_last"] < summary["loss_first"]
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}  # TRL would train them in bfloat16
+    origin = json.loads((tmp_path / "adapter" / "whetstone.json").read_text())
+    assert (origin["adapter"], origin["quantisation"]) == ("qlora", quantisation)
+    result = merge(base, tmp_path / "adapter", tmp_path / "out", prompts=QUESTIONS[:3])
+    assert result["difference_from_adapter"] < result["tolerance"]
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).state_dict()
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert (merged[name] - plain[name]).abs().max() > 0
+    assert torch.equal(merged["model.embed_tokens.weight"], plain["model.embed_tokens.weight"])
+
+
 def test_tied_embeddings_stay_tied_and_untouched(base, adapter, tmp_path):
     merge(base, adapter, tmp_path / "out", prompts=QUESTIONS[:1])
     weights = load_file(tmp_path / "out" / "model.safetensors")

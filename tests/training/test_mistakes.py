@@ -37,6 +37,8 @@ def change(column, row, value):
         (lambda rows: rows.assign(weight=0.0), {}, "0 of 24 rows have a weight above 0"),
         (lambda rows: rows, {"max_length": 40}, "max_length 40 would cut .* of 24 rows; the longest is 'e"),
         (lambda rows: rows, {"select": "dev_accuracy"}, "select `dev_accuracy` needs dev problems"),
+        (lambda rows: rows, {"select": "dev_loss"}, "select `dev_loss` needs rows that are held out"),
+        (lambda rows: rows, {"devices": 2}, "devices is 2, but 1 processes train.*accelerate launch"),
     ],
 )
 def test_sft(base, examples, tmp_path, change, fields, says):

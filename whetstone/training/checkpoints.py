@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,8 @@ _TOKENIZER_FILES = (
 
 def seal(checkpoint: Path) -> None:
     """Marks a checkpoint as complete: the marker names every file and its size, and appears in one rename."""
-    sizes = {file.name: file.stat().st_size for file in sorted(checkpoint.iterdir()) if file.name != _COMPLETE}
+    files = [file for file in sorted(checkpoint.rglob("*")) if file.is_file() and file.name != _COMPLETE]
+    sizes = {str(file.relative_to(checkpoint)): file.stat().st_size for file in files}
     partial = checkpoint / (_COMPLETE + ".partial")
     partial.write_text(json.dumps(sizes, indent=1))
     partial.replace(checkpoint / _COMPLETE)
@@ -55,10 +57,13 @@ def last_checkpoint(folder: Path) -> Path | None:
     return whole[-1] if whole else None
 
 
-def work_folder(scratch: str | Path, kind: str, model: Path, rows: pd.DataFrame, config: TrainingConfig) -> Path:
+def work_folder(
+    scratch: str | Path, kind: str, models: Sequence[Path], tables: Sequence[pd.DataFrame], config: TrainingConfig
+) -> Path:
     """Where the checkpoints of this very training live: another model, row or parameter is another folder."""
-    content = pd.util.hash_pandas_object(rows.map(repr), index=False).to_numpy().tobytes().hex()
-    key = records.fingerprint(kind, checks.weights_fingerprint(model), content, config.model_dump_json())
+    weights = [checks.weights_fingerprint(model) for model in models]
+    rows = [pd.util.hash_pandas_object(one.map(repr), index=False).to_numpy().tobytes().hex() for one in tables]
+    key = records.fingerprint(kind, *weights, *rows, config.model_dump_json())
     folder = Path(scratch) / f"{kind}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -83,6 +88,8 @@ def publish(checkpoint: Path, model: Path, config: TrainingConfig, dtype: str, o
         "adapter": config.adapter,
         "dtype": dtype,
     }
+    if config.adapter == "qlora":
+        origin["quantisation"] = config.quantisation
     (partial / checks.ORIGIN).write_text(json.dumps(origin, indent=2, sort_keys=True) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     partial.replace(out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def weights_fingerprint(path: Path) -> str:
 
 def check_rows(rows: pd.DataFrame, texts: Sequence[str], where: str) -> None:
     """Raises UserError for an empty table, a missing column or an empty text."""
-    missing = [name for name in ("id", "prompt", *texts) if name not in rows.columns]
+    missing = [name for name in ("id", *texts) if name not in rows.columns]
     if missing:
         raise UserError(f"{where}: missing columns {missing}; it has {list(rows.columns)}")
     if rows.empty:
@@ -51,7 +52,7 @@ def check_rows(rows: pd.DataFrame, texts: Sequence[str], where: str) -> None:
             f"{where}: 0 of 0 rows to train on: nothing came through the filters before; look at the statistics of "
             "the stage that wrote it (how many attempts were right, and what was dropped)"
         )
-    for name in ("prompt", *texts):
+    for name in texts:
         usable = rows[name].map(lambda text: isinstance(text, str) and bool(text.strip()))
         if not usable.all():
             raise UserError(
@@ -72,6 +73,23 @@ def check_weights(rows: pd.DataFrame, where: str) -> None:
         raise UserError(f"{where}: 0 of {len(rows)} rows have a weight above 0: there is nothing to train on")
 
 
+def check_turns(rows: pd.DataFrame, where: str) -> None:
+    """Raises UserError for turns that begin with a trained one, train none, or have an unusable text or weight."""
+    for row in rows.itertuples():
+        weights = [turn["weight"] for turn in row.turns]
+        fault = None
+        if any(not isinstance(turn["text"], str) or not turn["text"] for turn in row.turns):
+            fault = "a turn has no text"
+        elif any(w is not None and not (math.isfinite(w) and w >= 0) for w in weights):
+            fault = f"weights {weights}: a weight is a finite number, 0 or more, or null where a turn isn't trained"
+        elif not weights or weights[0] is not None:
+            fault = "the first turn is trained: it would have no prompt; give it weight null"
+        elif not any(weights):
+            fault = "no turn has a weight above 0"
+        if fault:
+            raise UserError(f"{where}: row {row.id!r}: {fault}")
+
+
 def check_pairs(rows: pd.DataFrame, where: str) -> None:
     """Raises UserError where chosen and rejected are the same text."""
     same = rows["chosen"] == rows["rejected"]
@@ -82,16 +100,24 @@ def check_pairs(rows: pd.DataFrame, where: str) -> None:
         )
 
 
-def check_select(config: TrainingConfig, dev: object) -> None:
-    """Raises UserError where a checkpoint is to be selected by a dev value and there is none."""
-    if config.select != "last" and dev is None:
-        raise UserError(f"select `{config.select}` needs dev problems; give them, or set select to `last`")
+def check_select(config: TrainingConfig, dev: object, held_out: object) -> None:
+    """Raises UserError where a checkpoint is to be selected by something that isn't given."""
+    if config.select == "dev_accuracy" and dev is None:
+        raise UserError("select `dev_accuracy` needs dev problems; give them, or set select to `last`")
+    if config.select == "dev_loss" and held_out is None:
+        raise UserError("select `dev_loss` needs rows that are held out; give them, or set select to `last`")
 
 
 def check_device(config: TrainingConfig) -> None:
-    """Raises UserError for qlora without a CUDA GPU."""
+    """Raises UserError for qlora without a CUDA GPU, and where there are fewer processes than `devices`."""
     if config.adapter == "qlora":
-        need_cuda("adapter `qlora` keeps the base in 4 bits")
+        need_cuda(f"adapter `qlora` keeps the base in {'4' if config.quantisation == 'nf4' else '8'} bits")
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes != config.devices:
+        raise UserError(
+            f"devices is {config.devices}, but {processes} processes train; a stage starts them itself, otherwise use "
+            f"`accelerate launch --num_processes {config.devices}`"
+        )
 
 
 def need_cuda(what: str) -> None:

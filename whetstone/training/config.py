@@ -9,14 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 class TrainingConfig(BaseModel):
     """What supervised fine-tuning and preference optimisation share. One optimiser step sees
-    batch_size x gradient_accumulation rows (per GPU)."""
+    batch_size x gradient_accumulation x devices rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     adapter: Literal["lora", "qlora", "none"] = Field(
         "lora",
-        description="lora: low-rank adapter; qlora: the same over a 4-bit (nf4) base, needs a CUDA GPU; "
+        description="lora: low-rank adapter; qlora: the same over a quantised base, needs a CUDA GPU; "
         "none: full fine-tuning, every weight",
+    )
+    quantisation: Literal["nf4", "int8"] = Field(
+        "nf4", description="of qlora's base: nf4 takes 4 bits a weight, int8 takes 8 and rounds less"
     )
     rank: int = Field(32, ge=1, description="rank r of the adapter's matrices")
     alpha: float = Field(64, gt=0, description="the adapter's output is scaled by alpha / rank")
@@ -33,7 +36,7 @@ class TrainingConfig(BaseModel):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay; not on norms and biases")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    batch_size: int = Field(16, ge=1, description="rows per forward pass and GPU")
+    batch_size: int = Field(16, ge=1, description="rows per forward pass and device")
     gradient_accumulation: int = Field(1, ge=1, description="forward passes per optimiser step")
     epochs: float | None = Field(None, gt=0, description="passes over the data; null where max_steps decides")
     max_steps: int | None = Field(None, ge=1, description="optimiser steps; null where epochs decides")
@@ -43,6 +46,10 @@ class TrainingConfig(BaseModel):
         description="cut completions that are too long (they lose their end of sequence) instead of refusing them",
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, about 20-30 % slower")
+    devices: int = Field(1, ge=1, description="GPUs that train side by side, each with rows of its own")
+    sharded: bool = Field(
+        False, description="divide weights and optimizer among the devices (FSDP), where one can't hold them"
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="precision of the arithmetic. bfloat16 keeps the weights that are trained in float32 "
@@ -56,8 +63,27 @@ class TrainingConfig(BaseModel):
         "the last step is always one of them",
     )
     select: Literal["dev_accuracy", "dev_loss", "last"] = Field(
-        "last", description="which checkpoint is the result: highest dev accuracy, lowest dev loss, or the last"
+        "last",
+        description="which checkpoint is the result: highest accuracy on the dev problems, lowest loss on rows "
+        "that are held out, or the last",
     )
+    held_out: float = Field(
+        0.05, gt=0, lt=1, description="share of the problems whose rows dev_loss holds out of training"
+    )
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch_size * self.gradient_accumulation * self.devices
+
+    @model_validator(mode="after")
+    def _devices(self) -> TrainingConfig:
+        if self.sharded and self.devices == 1:
+            raise ValueError("sharded divides a model among devices, and devices is 1; set it to the number of GPUs")
+        if self.sharded and self.select == "dev_accuracy":
+            raise ValueError("select `dev_accuracy` samples, which a sharded model can't; use `dev_loss` or `last`")
+        if self.sharded and self.adapter == "qlora":
+            raise ValueError("a quantised base can't be sharded; use adapter `lora` or sharded: false")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:
@@ -101,6 +127,11 @@ class DpoConfig(TrainingConfig):
     nll_weight: float = Field(
         1.0, ge=0, description="weight of the likelihood of the chosen completions; 0 is plain DPO"
     )
+    reference: Literal["start", "base"] = Field(
+        "start",
+        description="what the preference is measured against. start: the model that training starts from, so the "
+        "epoch before; base: the base model in every epoch",
+    )
     precompute_reference: bool = Field(
         True, description="the reference's log-probabilities once, before training, rather than at each step"
     )
@@ -115,6 +146,12 @@ class DpoConfig(TrainingConfig):
             raise ValueError(f"length_normalise exists for loss `sigmoid`, not for `{self.loss}`")
         if self.scope == "first_token" and (self.loss == "ipo" or self.length_normalise):
             raise ValueError("scope `first_token` compares one token with one: nothing to normalise by length")
+        if self.reference == "base" and not self.precompute_reference:
+            raise ValueError("reference `base` is a second model; it is read once: set precompute_reference to true")
+        if self.sharded and self.precompute_reference:
+            raise ValueError("a sharded model reads its reference at each step; set precompute_reference to false")
+        if self.sharded and self.adapter == "none":
+            raise ValueError("sharded preferences need adapter `lora`: its base is the reference")
         if self.dropout:
             raise ValueError(f"dropout {self.dropout}: preferences are trained without dropout; set it to 0")
         return self

@@ -12,6 +12,8 @@ from whetstone.training import checkpoints, checks
 from whetstone.training.config import DpoConfig
 from whetstone.training.tokens import check_lengths, continuation_ids
 
+_COLUMNS = ["id", "prompt", "chosen", "rejected"]
+
 
 def train_dpo(
     model_path: str | Path,
@@ -21,32 +23,46 @@ def train_dpo(
     *,
     scratch: str | Path,
     dev: Callable[[Any, Any, int], float] | None = None,
+    held_out: pd.DataFrame | None = None,
+    base_path: str | Path | None = None,
     report: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Trains the model in `model_path` on `pairs` (`records.PAIR`); everything else as in `sft.train_sft`.
 
-    The reference is the model in `model_path`: the adapter switched off, or the weights before the first step. Its
-    log-probabilities are computed once, so the first step's DPO loss is ln 2.
+    The reference is the model in `model_path` (the adapter switched off, or the weights before the first step), so the
+    first step's DPO loss is ln 2; or, with `config.reference` base, the model in `base_path`. Its log-probabilities
+    are computed once.
     """
     model_path, where = checks.check_model(model_path), "training pairs"
-    checks.check_rows(pairs, ["chosen", "rejected"], where)
-    checks.check_pairs(pairs, where)
-    checks.check_select(config, dev)
+    check(pairs, where)
+    if held_out is not None:
+        check(held_out, "held-out pairs")
+    checks.check_select(config, dev, held_out)
     checks.check_device(config)
-    checks.check_text_lengths(pairs, ["chosen", "rejected"], model_path, config, where)
+    checks.check_text_lengths(pairs, _COLUMNS[2:], model_path, config, where)
+    models = [model_path, *([checks.check_model(base_path)] if config.reference == "base" else [])]
 
-    from whetstone.training import loop, preference
+    from whetstone.training import loading, loop, preference
 
-    folder = checkpoints.work_folder(scratch, "dpo", model_path, pairs[["id", "prompt", "chosen", "rejected"]], config)
-    model, tokenizer = loop.load(model_path, config)
+    tables = [pairs[_COLUMNS], *([] if held_out is None else [held_out[_COLUMNS]])]
+    folder = checkpoints.work_folder(scratch, "dpo", models, tables, config)
+    model, tokenizer = loading.load(model_path, config)
     rows, cut = tokenise(pairs, tokenizer, config, where)
+    unseen = None if held_out is None else tokenise(held_out, tokenizer, config, "held-out pairs")[0]
     lengths = preference.lengths(rows)
     with loop.memory_errors(config, max(lengths)):
-        trainer = preference.trainer(model, tokenizer, rows, config, folder)
+        if config.reference == "base":
+            preference.add_reference(models[1], [rows, *([] if unseen is None else [unseen])], config, folder)
+        trainer = preference.trainer(model, tokenizer, rows, config, folder, unseen)
         trainer.follow(config, lengths, dev, report)
-        trainer.go(checkpoints.last_checkpoint(folder))
+        trainer.go(folder)
     summary, curve = loop.finish(trainer, folder, model_path, out)
     return {**summary, "truncated": cut}, curve
+
+
+def check(pairs: pd.DataFrame, where: str) -> None:
+    checks.check_rows(pairs, _COLUMNS[1:], where)
+    checks.check_pairs(pairs, where)
 
 
 def tokenise(pairs: pd.DataFrame, tokenizer: Any, config: DpoConfig, where: str) -> tuple[dict[str, list], int]:

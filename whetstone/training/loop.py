@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from whetstone.errors import UserError
-from whetstone.training import checkpoints
+from whetstone.training import checkpoints, loading
 from whetstone.training.config import TrainingConfig
 from whetstone.training.head import use_own_logits
 
@@ -90,13 +91,46 @@ class Loop:
         self.reported = time.monotonic()
         self.remove_callback(PrinterCallback)
         self.prepare_head()
+        if config.adapter == "qlora":  # TRL rounds the adapter to bfloat16, in which small steps are lost
+            for parameter in self.model.parameters():
+                parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
 
     def prepare_head(self) -> None:
+        """The fastest way to a completion's log-probabilities here. Also called before `follow`, where the reference's
+        are computed."""
+        model = self.plain_model
         if self.args.device.type == "cpu":
-            use_own_logits(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
+            use_own_logits(model)
+        elif self.args.bf16 and not self.packs and torch.cuda.is_available():
+            from whetstone.training import packed
 
-    def go(self, checkpoint: Path | None) -> None:
-        """Trains, from `checkpoint` on where there is one."""
+            self.packs = packed.fault(model) is None
+            if self.packs:
+                packed.pack(model)
+                self.switch(True)
+
+    packs = False  # whether the model is given the batches' tokens without padding
+
+    @property
+    def plain_model(self) -> Any:
+        """The model inside of the adapter, or itself."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def switch(self, training: bool) -> None:
+        """To the attention that only training knows, or back to the one that samples. In training under autocast an
+        adapter needn't make float32 of its input first: autocast makes bfloat16 of it again, and the copy is kept."""
+        if self.packs:
+            self.plain_model.config._attn_implementation = "packed" if training else "sdpa"
+        if self.args.bf16:
+            for module in self.model.modules():
+                if hasattr(module, "cast_input_dtype_enabled"):
+                    module.cast_input_dtype_enabled = not training
+
+    def go(self, folder: Path) -> None:
+        """Trains, from the last complete checkpoint in `folder` on where there is one."""
+        with self.args.main_process_first(local=False):
+            checkpoint = checkpoints.last_checkpoint(folder)
+        self.switch(True)
         if checkpoint is not None:
             done = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
             if done.global_step >= done.max_steps:  # killed between the last step and the result
@@ -116,8 +150,7 @@ class Loop:
         return 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LikeLengths:
-        rows = self.config.batch_size * self.config.gradient_accumulation * self.args.world_size
-        return LikeLengths(self.lengths, rows, self.config.seed)
+        return LikeLengths(self.lengths, self.config.rows_per_step, self.config.seed)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -138,8 +171,8 @@ class Loop:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         start = time.monotonic()
         step = self.state.global_step
-        if self.dev is not None:
-            value = self._evaluate_on_dev(step)
+        if self.dev is not None or self.eval_dataset is not None:
+            value = self._value(step)
             best, sign = self.state.best_metric, -1 if self.config.select == "dev_loss" else 1
             if best is None or sign * value > sign * best:
                 self.state.best_metric, self.state.best_global_step = value, step
@@ -147,6 +180,7 @@ class Loop:
             if self.report:
                 self.report(f"step {step} of {self.state.max_steps}  {self.config.select} {value:.4f}")
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
             folder = Path(self.args.output_dir)
             checkpoints.seal(folder / f"checkpoint-{step}")
@@ -154,66 +188,43 @@ class Loop:
             rotate_checkpoints(str(folder), 1, str(best))
         self.paused += time.monotonic() - start
 
-    def _evaluate_on_dev(self, step: int) -> float:
+    def _value(self, step: int) -> float:
+        """What selects the checkpoint: the loss on rows held out, or `dev`'s value; the same in all processes."""
         start = time.monotonic()
         self.model.eval()
         with torch.random.fork_rng(), torch.no_grad():
-            value = float(self.dev(self.model, self.processing_class, step))
+            values = [self.held_out_loss() if self.eval_dataset is not None else self._dev_value(step)]
+        broadcast_object_list(values)
         self.model.train()
         self.seconds_dev += time.monotonic() - start
-        if not math.isfinite(value):
-            raise UserError(f"the dev value at step {step} is {value}; it selects the checkpoint and must be a number")
-        return value
+        if not math.isfinite(values[0]):
+            raise UserError(
+                f"the dev value at step {step} is {values[0]}; it selects the checkpoint and must be a number"
+            )
+        return values[0]
 
+    def _dev_value(self, step: int) -> float:
+        if not self.is_world_process_zero():
+            return 0.0
+        self.switch(False)
+        try:
+            return float(self.dev(self.model, self.processing_class, step))
+        finally:
+            self.switch(True)
 
-def load(model: Path, config: TrainingConfig) -> tuple[Any, Any]:
-    """(model, tokenizer) in the precision that `config` trains in."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"{model}: its tokenizer has no end-of-sequence token, so a completion could never end")
-    options: dict[str, Any] = {"dtype": stored_dtype(config)}
-    if config.adapter == "qlora":
-        options["quantization_config"] = nf4()
-    elif torch.cuda.is_available():
-        options["device_map"] = {"": torch.cuda.current_device()}
-    return AutoModelForCausalLM.from_pretrained(model, **options), tokenizer
-
-
-def stored_dtype(config: TrainingConfig) -> torch.dtype:
-    """Of the weights: float32 where they are trained, and on a CPU; a frozen base on a GPU as `config` says."""
-    return getattr(torch, config.dtype) if config.adapter != "none" and torch.cuda.is_available() else torch.float32
-
-
-def nf4() -> Any:
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-
-
-def adapter_config(config: TrainingConfig) -> Any:
-    """PEFT's configuration of the adapter, or None for full fine-tuning."""
-    if config.adapter == "none":
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        bias="none",
-        target_modules=config.target_modules,
-        task_type="CAUSAL_LM",
-    )
+    def held_out_loss(self) -> float:
+        """The training's own loss on the rows that are held out: mean over completion tokens, or over pairs."""
+        rows = [self.eval_dataset[i] for i in range(len(self.eval_dataset))]
+        rows.sort(key=lambda row: sum(len(ids) for name, ids in row.items() if name.endswith("_ids")))
+        total = count = 0.0
+        for start in range(0, len(rows), self.config.batch_size):
+            inputs = self._prepare_inputs(self.data_collator(rows[start : start + self.config.batch_size]))
+            size = self.size(inputs)
+            with self.compute_loss_context_manager():
+                total += float(self.compute_loss(self.model, inputs)) * size
+            count += size
+        self._metrics["eval"].clear()
+        return total / count
 
 
 def dataset(columns: dict[str, list]) -> Any:
@@ -239,7 +250,7 @@ def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
         "max_grad_norm": config.max_grad_norm,
         "num_train_epochs": config.epochs or 1,
         "max_steps": config.max_steps or -1,
-        "gradient_checkpointing": config.gradient_checkpointing,
+        **gradient_checkpointing(config),
         "bf16": config.dtype == "bfloat16",
         "optim": "adamw_torch_fused",
         "seed": config.seed,
@@ -253,10 +264,27 @@ def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
         "report_to": [],
         "disable_tqdm": True,
         "dataloader_num_workers": 0,
+        "ddp_find_unused_parameters": False,
         "remove_unused_columns": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "max_length": None,
         "push_to_hub": False,
+    }
+
+
+def gradient_checkpointing(config: TrainingConfig) -> dict[str, Any]:
+    """The part that recomputes activations and divides the model; the two go together under FSDP."""
+    if not config.sharded:
+        return {"gradient_checkpointing": config.gradient_checkpointing}
+    return {
+        "gradient_checkpointing": False,
+        "fsdp": "full_shard",
+        "fsdp_config": {
+            "version": 2,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "state_dict_type": "FULL_STATE_DICT",
+            "activation_checkpointing": config.gradient_checkpointing,
+        },
     }
 
 
@@ -269,9 +297,11 @@ def finish(trainer: Loop, folder: Path, model: Path, out: str | Path) -> tuple[d
     config, state = trainer.config, trainer.state
     chosen = state.best_global_step if config.select != "last" else state.global_step
     steps = [row for row in state.log_history if "loss" in row]
-    dtype = str(stored_dtype(config)).removeprefix("torch.")
-    checkpoints.publish(folder / f"checkpoint-{chosen}", model, config, dtype, Path(out))
-    shutil.rmtree(folder, ignore_errors=True)
+    if trainer.is_world_process_zero():
+        dtype = str(loading.stored_dtype(config)).removeprefix("torch.")
+        checkpoints.publish(folder / f"checkpoint-{chosen}", model, config, dtype, Path(out))
+        shutil.rmtree(folder, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     summary = {
         "rows": len(trainer.lengths),
         "steps": state.global_step,

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from whetstone.errors import UserError
-from whetstone.training import checkpoints, loop
+from whetstone.training import checkpoints, loading
 from whetstone.training.tokens import prompt_ids
 
 
@@ -42,7 +42,11 @@ def write(
     else:
         from peft import PeftModel
 
-        model = load(base, quantization_config=loop.nf4()).dequantize() if origin["adapter"] == "qlora" else load(base)
+        options = {}
+        if origin["adapter"] == "qlora":
+            options["quantization_config"] = loading.quantised(origin["quantisation"])
+        model = load(base, **options)
+        model = model.dequantize() if options else model
         before = logits(model, ids)
         model = PeftModel.from_pretrained(model, adapter)
         after = logits(model, ids)

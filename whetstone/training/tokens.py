@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from whetstone.errors import UserError
 
@@ -43,6 +44,40 @@ def continuation_ids(
     if eos in tail:
         raise UserError(f"{where}: the completion holds the end-of-sequence token before its end: {completion!r}")
     return head, [*tail, eos]
+
+
+def turn_ids(
+    encode: Encode, turns: Sequence[Mapping[str, Any]], bos: int | None, eos: int, where: str
+) -> tuple[list[int], list[float | None]]:
+    """(ids, weight of each id, None where it isn't trained) of turns that follow each other, with one EOS at the end
+    of the last, where that is trained.
+
+    Raises:
+        UserError: two turns share a token where they meet, so that no model that was fed the one could have written
+            the other.
+    """
+
+    def bare(text: str) -> list[int]:  # an EOS that the tokenizer adds of itself goes, one that is in the text stays
+        ids = list(encode(text))
+        while len(ids) > 1 and ids[0] == ids[1] == bos:
+            del ids[0]
+        return ids[:-1] if ends and len(ids) > 1 else ids
+
+    ends = encode("a")[-1:] == [eos]
+    text, ids, weights = "", [], []
+    for number, turn in enumerate(turns, 1):
+        text += turn["text"]
+        longer = bare(text)
+        if longer[: len(ids)] != ids or len(longer) == len(ids):
+            raise UserError(
+                f"{where}: turns {number - 1} and {number} share a token where they meet, at {turn['text'][:12]!r}; "
+                "begin a turn with a blank or a new line"
+            )
+        weights += [turn["weight"]] * (len(longer) - len(ids))
+        ids = longer
+    if turns[-1]["weight"] is not None and ids[-1] != eos:
+        ids, weights = [*ids, eos], [*weights, turns[-1]["weight"]]
+    return ids, weights
 
 
 def check_lengths(
