@@ -26,7 +26,7 @@ from whetstone.engines.progress import Progress, held
 from whetstone.errors import UserError
 
 log = logging.getLogger(__name__)
-COMMIT_SECONDS = 0.5
+COMMIT_SECONDS = 0.1  # a commit costs some 50 microseconds; a kill then loses no finished batch but the last
 COMMIT_RECORDS = 64
 _CHUNK = 500  # keys per query, below every SQLite's limit on bound values
 _TABLE = """CREATE TABLE IF NOT EXISTS completions (
