@@ -64,9 +64,14 @@ def imported(file: Path) -> frozenset[Path]:
             parts = name.split(".")
             found |= {one for n in range(1, len(parts)) if parts[0] in ("whetstone", "stages")
                       and (one := file_of(".".join(parts[:n])))}  # fmt: skip
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".py"):
-            beside = file.parent / node.value
-            found |= {beside} if (ROOT / beside).is_file() else set()
+        beside = set()  # modules of a program that a sandbox starts: it knows of no packages
+        if isinstance(node, ast.Import):
+            beside = {f"{alias.name}.py" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            beside = {node.value} if node.value.endswith(".py") else set()
+        found |= {file.parent / name for name in beside if (ROOT / file.parent / name).is_file()}
+    if "spec_from_file_location" in source:  # by names that it puts together: any module beside it
+        found |= {one.relative_to(ROOT) for one in (ROOT / file).parent.glob("*.py")}
     return frozenset(one for one in found if not says_nothing(one))
 
 
@@ -101,6 +106,12 @@ def test_nothing_else_is_declared(name, script):
     superfluous = {d for d in declared(name, script) if not any(f == d or d in f.parents for f in reached)}
     assert not superfluous
     assert all((ROOT / d).exists() for d in declared(name, script))
+
+
+def test_programs_that_a_stage_starts_are_reached_too():
+    room = Path("whetstone/grading")
+    started = {room / f"sandbox_{name}.py" for name in ("worker", "child", "jail", "prelude", "verify")}
+    assert {*started, room / "symbolic_worker.py"} <= closure(Path("stages/infer.py"))
 
 
 @pytest.mark.parametrize("name", DVC["stages"])

@@ -6,31 +6,18 @@ What is tested is what re-runs: nothing the second time, and after a change exac
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
+from collections.abc import Iterable
 
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
+from dvc.repo import Repo
 
-ROOT = Path(__file__).parents[1]
-SMALL = {
-    "infer_parts": [1],
-    "sample_parts": [2],
-    "datasets": ["test"],
-    "problems": {"world": {"train": 150, "dev": 8, "test": 24, "test_hard": 0}},
-    "infer": {"k": 1, "shots": 4, "max_tokens": 160},
-    "sample": {"k": 1, "explore": "all_strategies", "max_tokens": 160},
-    "preprocess": {"balance": False},
-    "sft": {"max_steps": 16, "batch_size": 4, "checkpoints": 1},
-    "dpo": {"max_steps": 8, "batch_size": 4, "checkpoints": 1},
-    "evaluate": {"max_tokens": 160},
-}
+from tests.project import Copy
+from tests.test_dvc_yaml import says_nothing
+
 AFTER_SFT = {"train@epoch1", "merge@epoch1", "evaluate@epoch1-test", "sample@epoch1-2", "preprocess@epoch2",
              "train@epoch2", "merge@epoch2", "evaluate@epoch2-test", "report"}  # fmt: skip
 ALL = AFTER_SFT | {"problems", "infer@cot-1", "infer@l2m-1", "infer@pot-1", "baseline@test", "preprocess@epoch1"}
@@ -38,73 +25,69 @@ ALL = AFTER_SFT | {"problems", "infer@cot-1", "infer@l2m-1", "infer@pot-1", "bas
 pytestmark = pytest.mark.slow
 
 
-class Copy:
-    """A copy of the project's files with its own git and DVC."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/")) and name != "dvc.lock":
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        self.edit(SMALL)
-        self.run("git", "init", "-q")
-        self.commit()
-
-    def run(self, *command: str) -> str:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        identity = {
-            f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-        }
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
-        done = subprocess.run(
-            command, cwd=self.folder, env=environment | identity | {"PATH": path},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}"
-        return done.stdout
-
-    def ran(self, *command: str) -> set[str]:
-        """The stages that a DVC command runs."""
-        return set(re.findall(r"^Running stage '(.*)':", self.run("dvc", *command), re.MULTILINE))
-
-    def changed(self) -> set[str]:
-        return set(json.loads(self.run("dvc", "status", "--json")))
-
-    def commit(self) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-q", "--allow-empty", "-m", "state")
-
-    def edit(self, values: dict) -> None:
-        """Sets values in params.yaml, keeping the rest as it is."""
-        yaml, path = YAML(), self.folder / "params.yaml"
-        params = yaml.load(path)
-
-        def merge(into: dict, these: dict) -> None:
-            for key, value in these.items():
-                if isinstance(value, dict):
-                    merge(into.setdefault(key, {}), value)
-                else:
-                    into[key] = value
-
-        merge(params, values)
-        yaml.dump(params, path)
-
-    def json(self, path: str) -> dict:
-        return json.loads((self.folder / path).read_text())
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """The project after a first run of everything."""
-    made = Copy(tmp_path_factory.mktemp("project"))
+    made = Copy.made(tmp_path_factory.mktemp("project"))
     assert made.ran("repro") == ALL
     made.commit()
     return made
+
+
+def covered(path: str, by: Iterable[str]) -> bool:
+    return any(path == one or path.startswith(one + "/") for one in by)
+
+
+@pytest.fixture(scope="module")
+def stages(copy):
+    """Every stage as DVC resolves it, with what its process was seen to do (see tests/audit)."""
+    with Repo(str(copy.folder)) as repo:
+        found = [(stage, json.loads((copy.audit / f"{stage.name}.json").read_text())) for stage in repo.index.stages]
+    assert {stage.name for stage, _ in found} == ALL
+    return found
+
+
+def inputs(stage) -> set[str]:
+    return {dep.def_path for dep in stage.deps} - {"params.yaml"}
+
+
+def test_stages_import_what_they_declare(stages):
+    for stage, seen in stages:
+        undeclared = {one for one in seen["modules"] if not covered(one, inputs(stage)) and not says_nothing(one)}
+        assert not undeclared, f"{stage.name} imports {undeclared}"
+
+
+def test_stages_open_what_they_declare_and_all_of_it(stages):
+    for stage, seen in stages:
+        outs = {out.def_path for out in stage.outs} | {f"manifests/{stage.name}.json"}
+        opened = {re.sub(r"\.partial\b", "", path) for path in seen["opened"] if not path.endswith((".py", ".pyc"))}
+        opened -= {"params.yaml", *(path for path in opened if path.startswith((".git", ".dvc", ".scratch")))}
+        undeclared = {path for path in opened if not covered(path, inputs(stage) | outs)}
+        assert not undeclared, f"{stage.name} opens {undeclared}"
+        code = {path for path in inputs(stage) if path.startswith(("stages/", "whetstone/"))}
+        unread = {dep for dep in inputs(stage) - code if not any(covered(path, {dep}) for path in opened)}
+        assert not unread, f"{stage.name} never opens {unread}"
+
+
+def test_stages_write_their_outs_and_nothing_else(stages):
+    for stage, seen in stages:
+        outs = {out.def_path for out in stage.outs}
+        strays = {path for path in seen["changed"] if not covered(path, outs)} - {f"manifests/{stage.name}.json"}
+        assert not strays, f"{stage.name} writes {strays}"
+        assert all(any(covered(path, {out}) for path in seen["changed"]) for out in outs)
+
+
+def test_stages_read_the_parameters_that_they_declare(stages):
+    unread: dict[str, list[set]] = {}
+    for stage, seen in stages:
+        declared = {key for dep in stage.deps for key in getattr(dep, "params", [])}
+        read = {key for key in seen["params"] if not key.startswith("runtime.")}
+        undeclared = {key for key in read if not any(key == one or key.startswith(one + ".") for one in declared)}
+        assert not undeclared, f"{stage.name} reads {undeclared}"
+        never = {one for one in declared if not any(key == one or key.startswith(one + ".") for key in read)}
+        unread.setdefault(stage.name.partition("@")[0], []).append(never)
+    never = {name: set.intersection(*found) for name, found in unread.items()}  # epoch 2 starts from no base model
+    assert not any(never.values()), f"declared, and read by none of the stages: {never}"
 
 
 def test_a_fresh_copy_ends_with_a_summary_and_a_report(copy):
