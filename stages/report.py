@@ -1,18 +1,26 @@
-"""What came out, from the evaluations' attempts: a page, a Markdown table, the summary and the plots' data."""
+"""What came out, from the outs alone: a page, a viewer of all attempts, Markdown tables, the summary, plots' data."""
 
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import pandas as pd
+from ruamel.yaml import YAML
 
 from stages import common, output
 from whetstone import records
 from whetstone.errors import UserError
 
+if TYPE_CHECKING:
+    from whetstone.report.run import Run
+
 OUT, SUMMARY = Path("report"), "metrics/summary.json"
+TABLES = {"sft": records.EXAMPLE, "dpo": records.PAIR}  # what each trainer reads
+UNSHOWN = "runtime"  # the section that can't change a result
 
 
 def read_json(path: str) -> dict:
@@ -23,52 +31,82 @@ def read_json(path: str) -> dict:
         raise UserError(f"{path}: no such metrics; run the stage that makes them (`dvc repro` does)") from None
 
 
-def summaries(shape: common.Structure) -> tuple[dict[str, dict], list[dict]]:
-    """Each evaluation set's summary, and the rows of the breakdown by family and level."""
-    from whetstone.report.summary import BASE, breakdown_rows, summarise
+def folder(path: str, schema: Any) -> dict[str, pd.DataFrame]:
+    """The tables of a folder and its subfolders, by path."""
+    return {str(file): records.read(file, schema) for file in sorted(Path(path).glob("**/*.parquet"))}
 
-    found, rows = {}, []
-    for dataset in shape.datasets:
-        labels = [BASE, *shape.epochs.evaluate]
-        attempts = {
+
+def parameters() -> str:
+    """What decided the result, as YAML."""
+    text = StringIO()
+    YAML().dump({name: own for name, own in common.read_params().items() if name != UNSHOWN}, text)
+    return text.getvalue()
+
+
+def read(shape: common.Structure) -> Run:
+    """Everything that the stages before this one left."""
+    from whetstone.report.run import Epoch, Run
+
+    labels = ["base", "base_zero_shot", *shape.epochs.evaluate]
+    datasets = {
+        dataset: {
             label: records.read(f"data/evaluation/{label}-{dataset}.parquet", records.ATTEMPT) for label in labels
         }
-        problems = records.read(f"data/problems/{dataset}.parquet", records.PROBLEM)
-        found[dataset] = summarise(attempts, read_json(f"metrics/evaluation/base-{dataset}.json")["zero_shot"])
-        rows += breakdown_rows(attempts, problems, dataset)
-    return found, rows
+        for dataset in shape.datasets
+    }
+    epochs = {
+        name: Epoch(
+            attempts=own.attempts,
+            trainer=own.trainer,
+            rows=records.read(f"data/training/{name}/{own.trainer}.parquet", TABLES[own.trainer]),
+            statistics=read_json(f"metrics/preprocess/{name}.json"),
+            trained=read_json(f"metrics/train/{name}.json"),
+            curve=pd.read_csv(f"plots/train/{name}.csv"),
+        )
+        for name, own in shape.epochs.train.items()
+    }
+    return Run(
+        problems=folder("data/problems", records.PROBLEM),
+        sampled=folder("data/attempts", records.ATTEMPT),
+        evaluated={
+            f"data/evaluation/{label}-{dataset}.parquet": own
+            for dataset, some in datasets.items()
+            for label, own in some.items()
+        },
+        datasets=datasets,
+        untaught={name: read_json(f"metrics/evaluation/base-{name}.json")["zero_shot"] for name in shape.datasets},
+        epochs=epochs,
+        parameters=parameters(),
+    )
 
 
 @click.command(cls=common.Stage)
 def main() -> None:
     """Writes report/, metrics/summary.json, plots/accuracy.csv and plots/families.csv."""
-    from whetstone.report import page
-    from whetstone.report.summary import accuracy_rows
-
     shape = common.structure()
-    if not shape.datasets:
-        raise UserError(f"{common.PARAMS}: `datasets` is empty; name an evaluation set, such as test")
-    found, rows = summaries(shape)
-    tuned, first = shape.epochs.evaluate, shape.datasets[0]
-    tables = []
-    for dataset, summary in found.items():
-        tables += [page.headline(summary, dataset, tuned), page.comparisons(summary, dataset)]
-        tables += [page.strategies(summary, dataset, tuned), page.retries(summary, dataset, tuned)]
-    statistics = {epoch: read_json(f"metrics/preprocess/{epoch}.json") for epoch in shape.epochs.train}
-    tables += [page.training(statistics)]
-    groups = dict.fromkeys(row["group"] for row in rows if row["dataset"] == first)
-    tables += [page.by_group(rows, first, group, tuned) for group in groups]
-    OUT.mkdir(exist_ok=True)
-    (OUT / "index.html").write_text(page.html(tables))
-    (OUT / "report.md").write_text(page.markdown(tables))
-    (OUT / "headline.md").write_text(page.markdown(tables[:2]))
-    others = {dataset: summary for dataset, summary in found.items() if dataset != first}
-    output.write_json(SUMMARY, {"dataset": first, **found[first], "others": others})
+    needed = (("datasets", shape.datasets, "test"), ("epochs.evaluate", shape.epochs.evaluate, "epoch1"))
+    for name, given, example in needed:
+        if not given:
+            raise UserError(f"{common.PARAMS}: `{name}` is empty; name at least one, such as {example}")
+    run = read(shape)
+    from whetstone.report.run import results, write
+
+    found = results(run)
+    attempts = write(run, found, OUT)
+    headline = shape.datasets[0]
+    others = {dataset: summary for dataset, summary in found.summaries.items() if dataset != headline}
+    output.write_json(SUMMARY, {"dataset": headline, **found.summaries[headline], "others": others})
     Path("plots").mkdir(exist_ok=True)
-    bars = [row for dataset, summary in found.items() for row in accuracy_rows(summary, dataset, tuned)]
-    pd.DataFrame(bars).round(6).to_csv("plots/accuracy.csv", index=False)
-    pd.DataFrame(rows).round(6).to_csv("plots/families.csv", index=False)
-    output.finish("report", evaluation_sets=list(found), checkpoints=tuned, summary=SUMMARY, path=OUT / "index.html")
+    pd.DataFrame(found.accuracies).round(6).to_csv("plots/accuracy.csv", index=False)
+    pd.DataFrame(found.groups).round(6).to_csv("plots/families.csv", index=False)
+    output.finish(
+        "report",
+        evaluation_sets=list(found.summaries),
+        checkpoints=shape.epochs.evaluate,
+        attempts=attempts,
+        summary=SUMMARY,
+        path=OUT / "index.html",
+    )
 
 
 if __name__ == "__main__":
