@@ -15,14 +15,31 @@ from stages.run import manifest, signals
 from whetstone.errors import UserError
 
 
-class Stage(click.Command):
-    """A command that leaves a manifest, and tells its user's mistakes in one message, with exit code 1."""
+class Command(click.Command):
+    """A command that tells its user's mistakes in one message, with exit code 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return self.work(context)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            stop = click.ClickException("interrupted; what was finished is kept in .scratch, run again to go on")
+            stop.exit_code = 130
+            raise stop from None
+
+    def work(self, context: click.Context) -> Any:
+        return super().invoke(context)
+
+
+class Stage(Command):
+    """The command of a stage: it leaves a manifest."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         context.meta["arguments"] = list(args)
         return super().parse_args(context, args)
 
-    def invoke(self, context: click.Context) -> Any:
+    def work(self, context: click.Context) -> Any:
         os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
         # Threads that wait by spinning cost a factor of ten on a machine that does something else beside
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -31,14 +48,7 @@ class Stage(click.Command):
         name = module.__spec__.name if module.__spec__ else module.__name__
         command = " ".join(["python", "-m", name, *context.meta["arguments"]])
         signals.listen()
-        try:
-            return manifest.run(command, scratch, lambda: super(Stage, self).invoke(context))
-        except UserError as error:
-            raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt:
-            stop = click.ClickException("interrupted; what was finished is kept in .scratch, run again to go on")
-            stop.exit_code = 130
-            raise stop from None
+        return manifest.run(command, scratch, lambda: super(Stage, self).work(context))
 
 
 def scratch(*parts: str) -> Path:

@@ -1,0 +1,102 @@
+"""What the pipeline's results came from, as dvc.lock and the manifests tell: shared by trace, compare and plan."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from stages.run import manifest
+from whetstone.errors import UserError
+
+CODE = ("stages/", "whetstone/")
+WORKSPACE = "workspace"
+
+
+@contextmanager
+def opened(revision: str = WORKSPACE) -> Iterator[Any]:
+    """DVC's view of the project: as it stands, or at a commit, branch, tag or experiment.
+
+    Raises:
+        UserError: there is no such revision, or the pipeline can't be read.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import SCMError, resolve_rev
+
+    try:
+        with Repo() as repo:
+            if revision == WORKSPACE:
+                yield repo
+            else:
+                with repo.switch(resolve_rev(repo.scm, revision)):
+                    yield repo
+    except SCMError:
+        raise UserError(
+            f"{revision!r} is no commit, branch, tag or experiment here; `dvc exp show` and `git log` list them"
+        ) from None
+    except DvcException as error:
+        raise UserError(str(error)) from error
+
+
+def load(repo: Any, path: str | Path) -> Any:
+    """The content of a YAML or JSON file that git has, at the revision that is opened; None where there is none."""
+    place = repo.fs.join(repo.root_dir, *Path(path).parts)
+    if not repo.fs.exists(place):
+        return None
+    with repo.fs.open(place) as file:
+        return json.load(file) if place.endswith(".json") else YAML(typ="safe").load(file)
+
+
+def terminal() -> Console:
+    """Where reports are printed: as wide as the terminal, and wide where there is none."""
+    console = Console(highlight=False)
+    console.width = console.width if console.is_terminal else 160
+    return console
+
+
+def stage_of(repo: Any, path: str) -> Any:
+    """The stage that makes `path`, or a folder around or in it; None for a file that no stage makes."""
+    wanted = Path(path)
+    for stage in repo.index.stages:
+        for out in stage.outs:
+            own = Path(out.def_path)
+            if wanted == own or own in wanted.parents:
+                return stage
+    return None
+
+
+def inputs(stage: Any) -> dict[str, Any]:
+    """Path to hash of what the stage read when it ran, parameters apart."""
+    return {dep.def_path: dep.hash_info.value for dep in stage.deps if not hasattr(dep, "params")}
+
+
+def params(stage: Any) -> dict[str, Any]:
+    """The parameters that the stage ran with."""
+    own = [dep.hash_info.value for dep in stage.deps if hasattr(dep, "params")]
+    return {key: value for found in own for key, value in (found or {}).items()}
+
+
+def record(stage: Any) -> dict[str, Any] | None:
+    """The stage's manifest where it is about what dvc.lock says; a stage restored from a cache has none here."""
+    folder = Path(stage.path_in_repo).parent / manifest.FOLDER
+    found = load(stage.repo, folder / f"{stage.name}.json")
+    return found if found and (found["inputs"], found["params"]) == (inputs(stage), params(stage)) else None
+
+
+def revision(stage: Any) -> str:
+    """The commit at which the stage ran; without a manifest, the one that brought its result to dvc.lock."""
+    if found := record(stage):
+        return (found["git"]["revision"] or "?")[:8] + (" with edits" if found["git"]["dirty"] else "")
+    hashes = [out.hash_info.value for out in stage.outs if out.hash_info]
+    if not hashes:
+        return "never run"
+    log = ["git", "log", "--format=%h", f"-S{hashes[0]}", "--", str(Path(stage.path).with_suffix(".lock"))]
+    found = subprocess.run(log, capture_output=True, text=True, check=False).stdout.split()
+    return f"{found[-1]} (where it was committed)" if found else "not committed"
