@@ -3,7 +3,6 @@ the same problems.
 
     make compare A=main                     the workspace against a revision
     make compare A=exp-one B=exp-two        two experiments
-    make experiments                        all experiments of this commit in one table
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from stages import common, lineage
 from stages.run import Command
 from whetstone import records
 from whetstone.errors import UserError
-
-SUMMARY = "metrics/summary.json"
 
 
 class Side(NamedTuple):
@@ -177,45 +174,12 @@ def show_flips(console: Console, place: str, before: pd.Series, after: pd.Series
     console.print()
 
 
-def show_experiments(console: Console) -> None:
-    """Name, what was set, and the headline of every experiment of this commit, and of the workspace."""
-    with lineage.opened() as repo:
-        named = [(name, rev) for found in repo.experiments.ls().values() for name, rev in found]
-    table = Table(title="experiments", title_justify="left", box=None, pad_edge=False)
-    rows, baseline = [], headline("HEAD")
-    for name, revision in [("HEAD", "HEAD"), ("workspace", lineage.WORKSPACE), *sorted(named)]:
-        params, accuracies = headline(revision)
-        changes = [f"{key}={new}" for key, _, new in differences(baseline[0], params)]
-        rows.append((name, ", ".join(changes) or "-", accuracies))
-    labels = list(dict.fromkeys(label for *_, accuracies in rows for label in accuracies))
-    for column in ("experiment", "set", *labels):
-        table.add_column(column, overflow="fold")
-    for name, changes, accuracies in rows:
-        table.add_row(name, changes, *(accuracies.get(label, "-") for label in labels))
-    console.print(table)
-
-
-def headline(revision: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Parameters, and each checkpoint's first-attempt accuracy with its interval where there are results."""
-    from stages.output import interval
-
-    with lineage.opened(revision) as repo:
-        params, summary = flat(lineage.load(repo, common.PARAMS)), lineage.load(repo, SUMMARY) or {}
-    found = {label: own["first_attempt"] for label, own in summary.items()
-             if isinstance(own, dict) and "first_attempt" in own}  # fmt: skip
-    return params, {label: interval(one) for label, one in found.items()}
-
-
 @click.command(cls=Command)
-@click.option("--a", "a", help="a commit, branch, tag or experiment; without one, all experiments are listed")
+@click.option("--a", "a", required=True, help="a commit, branch, tag or experiment")
 @click.option("--b", "b", default=lineage.WORKSPACE, show_default=True, help="likewise")
-def main(a: str | None, b: str) -> None:
+def main(a: str, b: str) -> None:
     """Prints what differs between two revisions or experiments."""
-    console = lineage.terminal()
-    if a is None:
-        show_experiments(console)
-    else:
-        show(console, side(a), side(b))
+    show(lineage.terminal(), side(a), side(b))
 
 
 if __name__ == "__main__":
