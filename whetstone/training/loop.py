@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from whetstone.errors import UserError
-from whetstone.training import checkpoints, loading
+from whetstone.training import checkpoints, loading, lora
 from whetstone.training.config import TrainingConfig
 from whetstone.training.head import use_own_logits
 
@@ -117,14 +117,10 @@ class Loop:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def switch(self, training: bool) -> None:
-        """To the attention that only training knows, or back to the one that samples. In training under autocast an
-        adapter needn't make float32 of its input first: autocast makes bfloat16 of it again, and the copy is kept."""
+        """To the attention and the adapted layers that only training knows, or back to those that sample."""
         if self.packs:
             self.plain_model.config._attn_implementation = "packed" if training else "sdpa"
-        if self.args.bf16:
-            for module in self.model.modules():
-                if hasattr(module, "cast_input_dtype_enabled"):
-                    module.cast_input_dtype_enabled = not training
+            (lora.fuse if training else lora.unfuse)(self.model)
 
     def go(self, folder: Path) -> None:
         """Trains, from the last complete checkpoint in `folder` on where there is one."""

@@ -9,10 +9,14 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig as Arguments
 from trl import DPOTrainer
+from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from whetstone.training import loading, loop
 from whetstone.training.config import DpoConfig
+
+# TRL names the file in which it caches the reference by a hash of all weights, which takes 70 s at 7B; we cache none
+dpo_trainer.hash_module = lambda model: None
 
 _COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps")
 

@@ -1,0 +1,391 @@
+"""Training on a GPU: LoRA, DPO and QLoRA of a 7B-shaped model with random weights, side by side with TRL.
+
+    python -m benchmarks.training_gpu [part ...]        parts: sft dpo qlora tiny, all by default
+
+writes benchmarks/results/training_gpu.json; parts that aren't asked for stay as they are there. Examples have the
+lengths of GSM8K's questions with solutions. TRL gets the same rows, adapter and optimiser; `defaults` is what its own
+script does unless told otherwise (weights in float32 under bfloat16 autocast, 8 rows, gradient checkpointing, padding
+in random order), the others are the settings that were found to be faster. Seconds are those of steps after warm-up.
+
+MFU counts the operations that training an adapter needs: forward, and backward to the activations, of every weight
+that multiplies (4 a token), forward and backward of the adapter (6), causal attention; recomputation adds nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "training_gpu.json"
+PEAK = {"H100": 989.4e12, "H200": 989.4e12}  # dense bfloat16 operations a second, by the maker's data sheet
+SMALL = bool(os.environ.get("SMALL"))  # a dry run on a CPU
+SHAPE = dict(  # Mistral 7B v0.3
+    vocab_size=32768, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+    num_key_value_heads=8, max_position_embeddings=32768, sliding_window=None, tie_word_embeddings=False,
+)  # fmt: skip
+if SMALL:
+    SHAPE |= dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                  num_key_value_heads=2, vocab_size=512)  # fmt: skip
+WARM, SECONDS, MOST = (1, 1, 3) if SMALL else (4, 5, 40)  # steps of warm-up, seconds and steps to measure
+RANK = 32
+Rows = dict[str, list]
+
+
+def rows(count: int) -> Rows:
+    """Random tokens with GSM8K's lengths (question and solution, 3.2 characters a token: log-normal with a median of
+    151 tokens, 512 at most), of which the question's 46 % aren't trained."""
+    random = np.random.default_rng(0)
+    lengths = np.exp(random.normal(5.02, 0.387, count)).astype(int).clip(40, 512)
+    ids = [random.integers(10, SHAPE["vocab_size"], n).tolist() for n in lengths]
+    labels = [[-100] * int(0.46 * len(one)) + one[int(0.46 * len(one)) :] for one in ids]
+    return {"input_ids": ids, "labels": labels, "weight": [1.0] * count}
+
+
+def pairs(count: int) -> Rows:
+    one, other = rows(count), rows(2 * count)
+    heads = [next(i for i, label in enumerate(labels) if label != -100) for labels in one["labels"]]
+    return {
+        "prompt_ids": [ids[:n] for ids, n in zip(one["input_ids"], heads, strict=True)],
+        "chosen_ids": [ids[n:] for ids, n in zip(one["input_ids"], heads, strict=True)],
+        "rejected_ids": [ids[int(0.46 * len(ids)) :] for ids in other["input_ids"][count:]],
+    }
+
+
+def operations(tokens: float, trained: float, squares: float) -> float:
+    """Of so many tokens, of which so many are trained; `squares` is the sum of the sequences' lengths squared."""
+    h, ffn, layers = SHAPE["hidden_size"], SHAPE["intermediate_size"], SHAPE["num_hidden_layers"]
+    kv = h * SHAPE["num_key_value_heads"] // SHAPE["num_attention_heads"]
+    linears = [(h, h), (h, kv), (h, kv), (h, h), (h, ffn), (h, ffn), (ffn, h)]
+    weights = layers * sum(a * b for a, b in linears)
+    adapter = layers * sum(RANK * (a + b) for a, b in linears)
+    return (4 * weights + 6 * adapter) * tokens + 4 * h * SHAPE["vocab_size"] * trained + 6 * h * layers * squares
+
+
+class Clock:
+    """Counts what the collator is given and stops after SECONDS of steps."""
+
+    def __init__(self, collator: Any):
+        import torch
+        from transformers import TrainerCallback
+
+        clock, self.collator, self.done, self.marks = self, collator, np.zeros(4), []
+
+        class Callback(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                clock.marks.append((time.perf_counter(), clock.done.copy()))
+                measured = clock.marks[-1][0] - clock.marks[min(WARM, len(clock.marks)) - 1][0]
+                control.should_training_stop |= len(clock.marks) > WARM and measured > SECONDS
+
+        self.callback = Callback()
+
+    def __call__(self, examples: list[dict]) -> Any:
+        for example in examples:
+            if "prompt_ids" in example:
+                lengths = [len(example["prompt_ids"]) + len(example[n]) for n in ("chosen_ids", "rejected_ids")]
+                trained = len(example["chosen_ids"]) + len(example["rejected_ids"])
+            else:
+                lengths = example.get("seq_lengths") or [len(example["input_ids"])]
+                trained = sum(label != -100 for label in example["labels"])
+            self.done += (1, sum(lengths), trained, sum(n * n for n in lengths))
+        return self.collator(examples)
+
+    def result(self) -> dict[str, float]:
+        (start, before), (end, after) = self.marks[WARM - 1], self.marks[-1]
+        count, tokens, trained, squares = (after - before) / (end - start)
+        found = {"steps": len(self.marks) - WARM, "rows_per_second": round(count, 2),
+                 "tokens_per_second": round(tokens)}  # fmt: skip
+        peak = next((value for name, value in PEAK.items() if name in device()), None)
+        if peak:
+            found["mfu"] = round(operations(tokens, trained, squares) / peak, 3)
+        return found
+
+
+def device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def measure(trainer: Any, go: Any) -> dict[str, Any]:
+    import torch
+
+    clock = Clock(trainer.data_collator)
+    trainer.data_collator = clock
+    trainer.add_callback(clock.callback)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    go()
+    found = clock.result()
+    if torch.cuda.is_available():
+        found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+    return found
+
+
+class Bench:
+    """One model on the GPU, lent to a trainer and stripped of its adapter again."""
+
+    def __init__(self, folder: Path):
+        import torch
+        from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+        self.folder, self.base = folder, folder / "model"
+        torch.manual_seed(0)
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            torch.set_default_dtype(torch.bfloat16)
+            self.model = MistralForCausalLM(MistralConfig(**SHAPE))
+            torch.set_default_dtype(torch.float32)
+        self.base.mkdir()
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(ROOT / "models" / "base" / name, self.base)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.base)
+
+    def save(self) -> None:
+        self.model.save_pretrained(self.base)
+
+    def clean(self, trainer: Any) -> None:
+        """Also frees what the trainer held: the next case needs the memory."""
+        import torch
+
+        if hasattr(trainer.model, "unload"):
+            trainer.model.unload()
+        self.model.__dict__.pop("forward", None)
+        self.model.gradient_checkpointing_disable()
+        self.model.set_attn_implementation("sdpa")
+        self.model.requires_grad_(True)
+        trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = trainer.accelerator = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def config(self, cls: Any, **fields: Any) -> Any:
+        return cls(**{"learning_rate": 1e-4, "max_steps": MOST, "rank": RANK, "alpha": 2 * RANK, "dtype": "bfloat16",
+                      "batch_size": 16, **fields})  # fmt: skip
+
+    def ours(self, table: Rows, preference: bool, **fields: Any) -> dict[str, Any]:
+        from whetstone.training import preference as dpo
+        from whetstone.training import weighted
+        from whetstone.training.config import DpoConfig, SftConfig
+
+        config = self.config(DpoConfig if preference else SftConfig, **fields)
+        work = Path(tempfile.mkdtemp(dir=self.folder))
+        start = time.perf_counter()
+        made = (dpo if preference else weighted).trainer(self.model, self.tokenizer, table, config, work)
+        made._save_checkpoint = lambda *_: None
+        built = time.perf_counter() - start
+        lengths = dpo.lengths(table) if preference else [len(ids) for ids in table["input_ids"]]
+        made.follow(config, lengths, None, None)
+        found = measure(made, lambda: made.go(work))
+        found["packed"] = made.packs
+        if preference:  # all pairs' reference, by which a whole pass is slower than its steps
+            each = built / len(table["prompt_ids"])
+            found["reference_seconds_per_pair"] = round(each, 5)
+            found["rows_per_second_with_reference"] = round(1 / (1 / found["rows_per_second"] + each), 2)
+        self.clean(made)
+        return found
+
+    def trl(self, table: Rows, preference: bool, *, attention: str = "sdpa", dtype: str = "bfloat16",
+            **arguments: Any) -> dict[str, Any]:  # fmt: skip
+        import torch
+        import trl
+
+        from whetstone.training import loading, loop
+        from whetstone.training.config import SftConfig
+
+        class DPO(trl.DPOTrainer):
+            def _prepare_dataset(self, dataset, *_, **__):
+                return dataset
+
+        self.model.to(getattr(torch, dtype))
+        self.model.set_attn_implementation(attention)
+        common = {"output_dir": str(self.folder / "trl"), "max_steps": MOST, "learning_rate": 1e-4, "report_to": [],
+                  "save_strategy": "no", "disable_tqdm": True, "use_cpu": not torch.cuda.is_available(),
+                  "logging_steps": 10}  # fmt: skip
+        dataset = loop.dataset({name: one for name, one in table.items() if name != "weight"})
+        if arguments.get("packing"):  # TRL takes the time to pack before training; it isn't measured
+            from trl import pack_dataset
+
+            dataset = pack_dataset(dataset, arguments["max_length"], "bfd")
+        cls, settings = (DPO, trl.DPOConfig) if preference else (trl.SFTTrainer, trl.SFTConfig)
+        if not preference:
+            common["dataset_kwargs"] = {"skip_prepare_dataset": True}
+        made = cls(
+            model=self.model, args=settings(**common, **arguments), train_dataset=dataset,
+            processing_class=self.tokenizer, peft_config=loading.adapter_config(self.config(SftConfig)),
+        )  # fmt: skip
+        found = measure(made, made.train)
+        self.clean(made)
+        self.model.to(torch.bfloat16)
+        return found
+
+
+def attempt(name: str, run: Any) -> dict[str, Any]:
+    start = time.perf_counter()
+    try:
+        found = run()
+    except Exception as error:  # a setting that doesn't fit or doesn't run is a finding too
+        found = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"}
+        gc.collect()
+    print(f"{name:36} {json.dumps(found)}  ({time.perf_counter() - start:.0f} s)", flush=True)
+    return found
+
+
+BEST = {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
+
+
+def sft(bench: Bench) -> dict[str, Any]:
+    table, cases = rows(4000), {}
+
+    def case(name: str, run: Any) -> None:
+        cases[name] = attempt(name, run)
+
+    case("trl defaults", lambda: bench.trl(table, False, dtype="float32"))
+    case("trl defaults, bfloat16 weights", lambda: bench.trl(table, False))
+    for size in (8, 16, 32):
+        case(f"trl sorted, {size} rows",
+             lambda size=size: bench.trl(table, False, per_device_train_batch_size=size, **BEST))  # fmt: skip
+        case(f"ours, {size} rows", lambda size=size: bench.ours(table, False, batch_size=size))
+    case("trl packed, 4096 tokens", lambda: bench.trl(
+        table, False, packing=True, max_length=4096, per_device_train_batch_size=1,
+        gradient_checkpointing=False))  # fmt: skip
+    case("ours, 32 rows, recomputing", lambda: bench.ours(table, False, batch_size=32, gradient_checkpointing=True))
+    with contextlib.suppress(ImportError):
+        import liger_kernel  # noqa: F401
+
+        case("trl sorted, 16 rows, liger", lambda: bench.trl(
+            table, False, per_device_train_batch_size=16, use_liger_kernel=True, **BEST))  # fmt: skip
+        case("ours, 16 rows, liger", lambda: bench.ours(table, False, batch_size=16))  # the layers stay patched
+    return ratios(cases, "tokens_per_second")
+
+
+def dpo(bench: Bench) -> dict[str, Any]:
+    table, few, cases = pairs(1500), pairs(400), {}
+
+    def case(name: str, run: Any) -> None:
+        cases[name] = attempt(name, run)
+
+    case("trl defaults", lambda: bench.trl(table, True, dtype="float32"))
+    case("trl defaults, bfloat16 weights", lambda: bench.trl(table, True))
+    for size in (8, 16):
+        case(f"trl without recomputing, {size} pairs", lambda size=size: bench.trl(
+            table, True, per_device_train_batch_size=size, gradient_checkpointing=False))  # fmt: skip
+        case(f"ours, {size} pairs", lambda size=size: bench.ours(few, True, batch_size=size))
+    return ratios(cases, "rows_per_second", "rows_per_second_with_reference")
+
+
+def ratios(cases: dict[str, dict], key: str, own: str | None = None) -> dict[str, Any]:
+    def best(prefix: str, name: str) -> float:
+        return max((one.get(name, 0.0) for label, one in cases.items() if label.startswith(prefix)), default=math.nan)
+
+    ours = best("ours", own or key)
+    compared = {"to_defaults": cases["trl defaults"].get(key), "to_best": best("trl", key)}
+    return {"cases": cases, "ratio": {name: round(ours / value, 2) for name, value in compared.items() if value}}
+
+
+def qlora(bench: Bench) -> dict[str, Any]:
+    """The 4-bit base is made from a folder, as a stage does; peak memory of steps, not of loading."""
+    import torch
+
+    from whetstone.training import loading, weighted
+    from whetstone.training.config import SftConfig
+
+    bench.save()
+    del bench.model
+    gc.collect()
+    torch.cuda.empty_cache() if torch.cuda.is_available() else None
+    table, cases = rows(1000), {}
+    for kind, size, recompute in (("nf4", 8, True), ("nf4", 8, False), ("nf4", 16, True), ("int8", 8, True)):
+        config = bench.config(SftConfig, adapter="qlora", quantisation=kind, batch_size=size,
+                              gradient_checkpointing=recompute)  # fmt: skip
+
+        def run(config=config) -> dict[str, Any]:
+            model, tokenizer = loading.load(bench.base, config)
+            made = weighted.trainer(model, tokenizer, table, config, bench.folder / "q")
+            made._save_checkpoint = lambda *_: None
+            made.follow(config, [len(ids) for ids in table["input_ids"]], None, None)
+            found = measure(made, lambda: made.go(bench.folder / "q"))
+            made.model = made.model_wrapped = made.optimizer = made.accelerator = None
+            return found
+
+        name = f"{kind}, {size} rows{', recomputing' if recompute else ''}"
+        cases[name] = attempt(name, run)
+        gc.collect()
+        torch.cuda.empty_cache() if torch.cuda.is_available() else None
+    return {"cases": cases}
+
+
+def tiny(folder: Path) -> dict[str, Any]:
+    """The default pipeline's training stages on this machine, beside the numbers in metrics/ and plots/, which a CPU
+    made. Needs data/ as the pipeline leaves it."""
+    import pandas as pd
+
+    work = folder / "tiny"
+    (work / "models").mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", work)
+    for name in ("data", "models/base"):
+        shutil.copytree(ROOT / name, work / name)
+    found = {}
+    for epoch, trainer in (("epoch1", "sft"), ("epoch2", "dpo")):
+        start = time.perf_counter()
+        for stage in (trainer, "merge"):
+            subprocess.run([sys.executable, "-m", f"stages.{stage}", "--epoch", epoch], check=True, cwd=work,
+                           env=os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"})  # fmt: skip
+        here, there = (json.loads((place / f"metrics/train/{epoch}.json").read_text()) for place in (work, ROOT))
+        ours, theirs = (pd.read_csv(place / f"plots/train/{epoch}.csv") for place in (work, ROOT))
+        gap = (ours["loss"] - theirs["loss"]).abs()
+        found[epoch] = {
+            "seconds": round(time.perf_counter() - start, 1), "steps": here["steps"],
+            "loss_last": {"here": here["loss_last"], "cpu": there["loss_last"]},
+            "loss_gap": {"first_10_steps": float(gap[:10].max()), "all_steps": float(gap.max())},
+            "dev_accuracy": {"here": here["dev"], "cpu": there["dev"]}, "dev_problems": 200,
+        }  # fmt: skip
+        print(json.dumps(found[epoch]), flush=True)
+    return found
+
+
+def main() -> None:
+    parts = sys.argv[1:] or ["tiny", "sft", "dpo", "qlora"]
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if "tiny" in parts:  # first: its stages are processes of their own
+            result["tiny"] = tiny(folder)
+        if {"sft", "dpo", "qlora"} & {*parts}:
+            import transformers
+
+            transformers.logging.set_verbosity_error()
+            bench = Bench(folder)
+            for part in (sft, dpo, qlora):
+                if part.__name__ in parts:
+                    result[part.__name__] = part(bench)
+                    write(result)
+    write(result)
+
+
+def write(result: dict[str, Any]) -> None:
+    about = {
+        "device": device(), "model": SHAPE,
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
+    }  # fmt: skip
+    (Path(os.environ["OUT"]) / RESULT.name if "OUT" in os.environ else RESULT).write_text(
+        json.dumps(about | result, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
