@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 OUT, SUMMARY = Path("report"), "metrics/summary.json"
 TABLES = {"sft": records.EXAMPLE, "dpo": records.PAIR}  # what each trainer reads
-UNSHOWN = "runtime"  # the section that can't change a result
+# Sections of params.yaml that decide the result; dvc.yaml declares the same
+DECIDE = ("epochs", "strategies", "infer_parts", "sample_parts", "datasets", "model", "engine", "problems", "infer",
+          "preprocess", "sft", "sample", "dpo", "evaluate")  # fmt: skip
 
 
 def read_json(path: str) -> dict:
@@ -38,8 +40,8 @@ def folder(path: str, schema: Any) -> dict[str, pd.DataFrame]:
 
 def parameters() -> str:
     """What decided the result, as YAML."""
-    text = StringIO()
-    YAML().dump({name: own for name, own in common.read_params().items() if name != UNSHOWN}, text)
+    text, params = StringIO(), common.read_params()
+    YAML().dump({name: params[name] for name in DECIDE if name in params}, text)
     return text.getvalue()
 
 

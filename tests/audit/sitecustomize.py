@@ -49,7 +49,12 @@ def watch_tables(records) -> None:
 
 
 def watch_parameters(common) -> None:
-    section, structure, epoch_of = common.section, common.structure, common.epoch_of
+    section, structure, epoch_of, read_params = common.section, common.structure, common.epoch_of, common.read_params
+
+    class Params(dict):
+        def __getitem__(self, name):
+            PARAMS.add(name)
+            return super().__getitem__(name)
 
     def recording(schema, prefix):
         def get(self, name):
@@ -80,6 +85,7 @@ def watch_parameters(common) -> None:
         PARAMS.add(f"epochs.train.{name}")
         return quietly(epoch_of, name)
 
+    common.read_params = lambda: Params(quietly(read_params))
     common.section = lambda name, schema: quietly(section, name, recording(schema, f"{name}."))
     common.structure = lambda: Structure(quietly(structure))
     common.epoch_of = epoch
