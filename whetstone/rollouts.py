@@ -60,8 +60,8 @@ def _attempt(
                 "probability": ask.probability,
                 "text": text,
                 "finish_reason": completion.finish_reason,
-                "prompt_tokens": tokens[ask.prompt],
-                "completion_tokens": len(completion.token_ids),
+                "prompt_tokens": tokens[ask.prompt] or None,  # None where only a server knows
+                "completion_tokens": len(completion.token_ids) or None,
                 "logprob": _logprob(completion),
                 "prompt_hash": fingerprint(ask.prompt),
                 "engine": engine.fingerprint,

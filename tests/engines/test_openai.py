@@ -316,7 +316,7 @@ def test_what_is_sent_and_what_is_heard(server, connect):
     server.faults = {"Once": [choice(finish_reason="content_filter")]}
     ((_, (cut,)),) = engine.generate([Request("Once", ASK)])
     assert (cut.text, cut.finish_reason, cut.logprobs) == ("half", "length", ())
-    assert engine.encode("né") == list("né".encode())
+    assert engine.encode("né") == []  # only the server knows
 
 
 def test_with_a_tokenizer_prompts_travel_as_the_ids_of_training(server, connect, tokenizer, tmp_path):

@@ -134,3 +134,13 @@ def test_accuracy_by_family_and_level():
 def test_an_incomplete_table_is_an_error(attempts, message):
     with pytest.raises(UserError, match=message):
         outcomes(attempts)
+
+
+def test_tokens_that_a_server_did_not_tell_are_none_and_not_zero():
+    untold = FOUR.astype({"completion_tokens": "Int64"})
+    untold.loc[0, "completion_tokens"] = pd.NA
+    found = policy_metrics(untold)
+    assert found["tokens"] == {"first_attempt": None, "cot": None, "l2m": 22.5, "pot": 17.5}
+    assert found["retries"]["oracle_gated"]["tokens"] is None
+    assert found["retries"]["oracle_gated"]["attempts"] == policy_metrics(FOUR)["retries"]["oracle_gated"]["attempts"]
+    assert few_shot_metrics(untold)["tokens"]["cot"] is None

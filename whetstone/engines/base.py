@@ -35,7 +35,7 @@ class Request:
 @dataclass(frozen=True)
 class Completion:
     """`token_ids` as sampled (a final end-of-sequence token included), `logprobs` in nats under the sampling model at
-    temperature 1, one per token."""
+    temperature 1, one per token. Either is empty where a server doesn't tell it."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -52,7 +52,7 @@ class Engine(Protocol):
     fingerprint: str
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of a prompt exactly as `generate` feeds them."""
+        """Token ids of a prompt exactly as `generate` feeds them; empty where only the server knows them."""
         ...
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Completion, ...]]]:

@@ -91,8 +91,8 @@ class OpenAIEngine:
             raise UserError(f"{self.server} serves {', '.join(served)}, not {model}")
 
     def encode(self, prompt: str) -> list[int]:
-        """Without a tokenizer the bytes of the text, which the server turns into tokens that aren't known here."""
-        return list(prompt.encode()) if self.tokenizer is None else tokens.encode(self.tokenizer, [prompt])[0]
+        """Empty without a tokenizer: the server turns the text into tokens that aren't known here."""
+        return [] if self.tokenizer is None else tokens.encode(self.tokenizer, [prompt])[0]
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Completion, ...]]]:
         """Yields (index of the request, its n completions) as they arrive.
@@ -147,8 +147,9 @@ class OpenAIEngine:
         if self.is_vllm:
             body["return_token_ids"] = True
         path = "/chat/completions" if self.api == "chat" else "/completions"
+        worst = len(prompt or request.prompt.encode()) + s.n * s.max_tokens  # no token is shorter than a byte
         read = partial(_chat_completions if self.api == "chat" else _completions, n=s.n)
-        return index, await self._ask("POST", path, body, len(prompt) + s.n * s.max_tokens, read)
+        return index, await self._ask("POST", path, body, worst, read)
 
     async def _choose(self, index: int, prompt: str, heads: Sequence[int]) -> tuple[int, list[float]]:
         ids = self.encode(prompt)

@@ -88,16 +88,22 @@ def _singles(table: pd.DataFrame) -> dict:
 
 def few_shot_metrics(attempts: pd.DataFrame) -> dict:
     """Forced accuracy of each strategy, the best single one, oracle any-of-n, tokens per problem."""
-    by_strategy = attempts.groupby("strategy")["completion_tokens"].mean()
-    return {**_singles(outcomes(attempts)), "tokens": {name: float(mean) for name, mean in by_strategy.items()}}
+    by_strategy = attempts.groupby("strategy")["completion_tokens"]
+    return {**_singles(outcomes(attempts)), "tokens": {name: _mean(tokens) for name, tokens in by_strategy}}
+
+
+def _mean(tokens: pd.Series) -> float | None:
+    """None where a server didn't tell them all."""
+    return None if tokens.isna().any() else float(tokens.mean())
 
 
 def retries(attempts: pd.DataFrame, goes_on: Callable[[str], bool]) -> pd.DataFrame:
     """Episodes in policy order that go on to an untried strategy while `goes_on(verdict)`; rows by problem id with
     columns right (of the last attempt), attempts and tokens (completion)."""
     rows = {}
-    columns = ["problem_id", "strategy", "verdict", "completion_tokens"]
-    ordered = attempts.sort_values(["problem_id", "position"])[columns].itertuples(index=False, name=None)
+    ordered = attempts.assign(tokens=attempts["completion_tokens"].astype("Float64").to_numpy(float, na_value=np.nan))
+    columns = ["problem_id", "strategy", "verdict", "tokens"]
+    ordered = ordered.sort_values(["problem_id", "position"])[columns].itertuples(index=False, name=None)
     tried: dict[str, set] = {}
     for problem_id, strategy, verdict, tokens in ordered:
         seen = tried.setdefault(problem_id, set())
@@ -105,7 +111,7 @@ def retries(attempts: pd.DataFrame, goes_on: Callable[[str], bool]) -> pd.DataFr
         if strategy in seen or (last and not goes_on(last[0])):
             continue
         seen.add(strategy)
-        rows[problem_id] = (verdict, (last[1] if last else 0) + 1, (last[2] if last else 0) + int(tokens))
+        rows[problem_id] = (verdict, (last[1] if last else 0) + 1, (last[2] if last else 0.0) + tokens)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["verdict", "attempts", "tokens"]).sort_index()
     return table.assign(right=table["verdict"] == "correct")
 
@@ -121,10 +127,10 @@ def policy_metrics(attempts: pd.DataFrame, seed: int = 0) -> dict:
     names = _strategies(table)
     columns = table[["first", "oracle", *names]].to_numpy()
     first = attempts[attempts["position"] == 1]
-    forced_tokens = attempts[attempts["probability"].notna()].groupby("strategy")["completion_tokens"].mean()
+    forced_tokens = attempts[attempts["probability"].notna()].groupby("strategy")["completion_tokens"]
 
     def summary(episodes: pd.DataFrame) -> dict:
-        means = {name: float(episodes[name].mean()) for name in ("attempts", "tokens")}
+        means = {name: _mean(episodes[name]) for name in ("attempts", "tokens")}
         return {**_accuracy(episodes["right"]), **means}
 
     return {
@@ -138,8 +144,8 @@ def policy_metrics(attempts: pd.DataFrame, seed: int = 0) -> dict:
         },
         "choice": choice_metrics(first, choice_probabilities(attempts)),
         "tokens": {
-            "first_attempt": float(first["completion_tokens"].mean()),
-            **{name: float(mean) for name, mean in forced_tokens.items()},
+            "first_attempt": _mean(first["completion_tokens"]),
+            **{name: _mean(tokens) for name, tokens in forced_tokens},
         },
         "verdicts": {v: int((first["verdict"] == v).sum()) for v in ("correct", "wrong", "unparsed")},
     }

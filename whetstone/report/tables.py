@@ -45,7 +45,7 @@ def headline(summary: Mapping, dataset: str, checkpoints: Sequence[str]) -> Tabl
                 f"{percent(single)} {single['strategy']}",
                 percent(own["oracle"]),
                 points(own["selection_gain"]),
-                f"{own['tokens']['first_attempt']:.0f}",
+                whole(own["tokens"]["first_attempt"]),
             ]
         )
     note = (
@@ -54,6 +54,10 @@ def headline(summary: Mapping, dataset: str, checkpoints: Sequence[str]) -> Tabl
     )
     header = ["", "first attempt", "best single strategy", "any strategy (oracle)", "selection gain", "tokens"]
     return Table(f"Accuracy on {dataset}", note, header, rows)
+
+
+def whole(mean: float | None) -> str:
+    return "-" if mean is None else f"{mean:.0f}"
 
 
 def strategies(summary: Mapping, dataset: str, checkpoints: Sequence[str]) -> Table:
@@ -75,7 +79,7 @@ def retries(summary: Mapping, dataset: str, checkpoints: Sequence[str]) -> Table
     for label in checkpoints:
         for name, title in (("without_gold", "after a failed program or no answer"), ("oracle_gated", "oracle-gated")):
             own = summary[label]["retries"][name]
-            rows.append([f"{label}, {title}", percent(own), f"{own['attempts']:.2f}", f"{own['tokens']:.0f}"])
+            rows.append([f"{label}, {title}", percent(own), f"{own['attempts']:.2f}", whole(own["tokens"])])
     note = "Oracle-gated retries look at the gold answer: they are any of three, not a method that could be deployed."
     return Table(f"Retries on {dataset}", note, ["", "accuracy", "attempts", "tokens"], rows)
 
