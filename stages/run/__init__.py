@@ -19,6 +19,10 @@ class Command(click.Command):
     """A command that tells its user's mistakes in one message, with exit code 1."""
 
     def invoke(self, context: click.Context) -> Any:
+        os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
+        # Threads that wait by spinning cost a factor of ten on a machine that does something else beside
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here calls
         try:
             return self.work(context)
         except UserError as error:
@@ -40,10 +44,6 @@ class Stage(Command):
         return super().parse_args(context, args)
 
     def work(self, context: click.Context) -> Any:
-        os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
-        # Threads that wait by spinning cost a factor of ten on a machine that does something else beside
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here calls
         module = sys.modules[self.callback.__module__]
         name = module.__spec__.name if module.__spec__ else module.__name__
         command = " ".join(["python", "-m", name, *context.meta["arguments"]])

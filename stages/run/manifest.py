@@ -170,5 +170,12 @@ def device() -> str:
 
 def packages() -> dict[str, str]:
     """Versions of Python and of those PACKAGES that this process has imported."""
-    found = {name: metadata.version(name) for name in PACKAGES if name in sys.modules}
+    found = {name: _version(name) for name in PACKAGES if name in sys.modules}
     return {"python": platform.python_version(), **found}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # installed under another name, as vLLM's CPU build is
+        return str(getattr(sys.modules[name], "__version__", "unknown"))

@@ -1,0 +1,225 @@
+"""What would run and why, and what it would take, before anything is spent (`make plan`).
+
+Rows, tokens, time and disk are those of the stage's last manifest, scaled to what it would work on now; a stage that
+never ran takes a like one's, such as another part's. Manifests are in git, so that a fresh clone can plan. Another
+model or engine than theirs needs `make plan CALIBRATE=1`, which measures a few completions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from rich.table import Table
+
+from stages import calibration, lineage
+from stages.run import Command, manifest
+
+
+class Need(NamedTuple):
+    """What a stage is expected to make and take, None where nothing tells. Disk: bytes, the cache's copy included."""
+
+    rows: float | None
+    tokens: float | None
+    seconds: float | None
+    disk: float | None
+    basis: str
+
+
+class Planned(NamedTuple):
+    stage: Any
+    why: str
+    need: Need
+
+
+def ordered(repo: Any) -> list[Any]:
+    """The stages, each after those that it needs, otherwise as dvc.yaml has them."""
+    import networkx
+
+    place = {stage: number for number, stage in enumerate(repo.index.stages)}
+    return list(networkx.lexicographical_topological_sort(repo.index.graph.reverse(), key=place.get))
+
+
+def reasons(stage: Any, changes: list) -> list[str]:
+    """Why DVC would run the stage as things stand, in words, from what its status tells; nothing where it wouldn't."""
+    if not any(out.hash_info for out in stage.outs):
+        return ["never ran"]
+    found: list[str] = []
+    gone = []
+    for change in changes:
+        if change == "changed checksum":
+            found.append("its command changed")
+            continue
+        for kind, entries in change.items():
+            for path, state in entries.items():
+                if isinstance(state, Mapping):
+                    found += [f"{key} {word}" for key, word in state.items()]
+                elif state in ("deleted", "not in cache"):
+                    gone += [path] * (kind == "changed outs")
+                else:
+                    found.append(f"{path} {state}")
+    if gone and not found and not stage.outs_cached():
+        found = ["its result is neither here nor in the cache"]
+    return found
+
+
+def reference(name: str, manifests: Mapping[str, dict]) -> dict | None:
+    """The stage's own manifest, or that of the likest of its kind: of infer@cot-2, infer@cot-1 before infer@pot-1."""
+    kind, _, key = name.partition("@")
+    likes = [one for one in manifests.values() if one["stage"].partition("@")[0] == kind]
+    shared = {one["stage"]: len({*key.split("-")} & {*one["stage"].partition("@")[2].split("-")}) for one in likes}
+    fresh = {one["stage"]: one.get("sampled", {"completions": 1})["completions"] > 0 for one in likes}
+    return max(likes, key=lambda one: (fresh[one["stage"]], one["stage"] == name, shared[one["stage"]]), default=None)
+
+
+def work(params: Mapping[str, Any], rows: float) -> float:
+    """How much a stage does with so many rows: completions where it samples, rows of all steps where it trains."""
+    for section in params.values():
+        if isinstance(section, Mapping) and "max_steps" in section:
+            per_step = section["batch_size"] * section["gradient_accumulation"]
+            return per_step * (section["max_steps"] or ceil(section["epochs"] * rows / per_step))
+        if isinstance(section, Mapping) and "k" in section:
+            return rows * section["k"]
+        if isinstance(section, Mapping) and isinstance(section.get("world"), Mapping):
+            return sum(section["world"][split] for split in section["world"] if split != "seed")
+    return rows
+
+
+def need(stage: Any, found: dict | None, growth: float, params: Mapping[str, Any], measured: dict | None) -> Need:
+    """The manifest `found`, scaled. `growth` is how many times as many input rows there are now."""
+    sizes = [out.meta.size for out in stage.outs if out.meta and out.meta.size and out.hash_info]
+    if found is None or found["rows"]["out"] is None:
+        seconds = found and found["seconds"]
+        return Need(None, None, seconds, 2.0 * sum(sizes) if sizes else None, basis(stage, found))
+    ratio = work(params, found["rows"]["in"] * growth) / max(work(found["params"], found["rows"]["in"]), 1)
+    training = "training" in found["tokens"]
+    rows, tokens = found["rows"]["out"] * (growth if training else ratio), sum(found["tokens"].values()) * ratio
+    same = all(found["params"].get(key) == params.get(key) for key in ("model", "engine") if key in params)
+    sampled = found.get("sampled")
+    other = measured is not None and (not same or measured["device"] != found["device"])
+    if other and sampled:
+        seconds = measured["start"] + rows * measured["seconds_per_completion"]
+    elif other and training:
+        seconds = measured["start"] + tokens * measured["seconds_per_trained_token"]
+    elif not same and (sampled or training):
+        seconds = None
+    elif sampled and sampled["completions"]:
+        seconds = found["seconds"] - sampled["seconds"] + sampled["seconds"] * rows / sampled["completions"]
+    else:
+        seconds = found["seconds"] * ratio
+    disk = 2.0 * sum(sizes) * (1 if training else ratio) if sizes else None
+    return Need(rows, tokens, seconds, disk, basis(stage, found) if seconds is not None else "another model or engine")
+
+
+def basis(stage: Any, found: dict | None) -> str:
+    if found is None:
+        return "no manifest of its kind"
+    own = "its manifest" if found["stage"] == stage.name else f"that of {found['stage']}"
+    return f"{own}, {found['started'][:10]}"
+
+
+def plan(repo: Any, manifests: Mapping[str, dict], measured: dict | None) -> Iterator[Planned]:
+    """The stages that `dvc repro` would run, in order. What only follows another stage may turn out not to run."""
+    rows: dict[str, tuple[float, float]] = {}  # a stage's rows now, and in its manifest
+    running: set[str] = set()
+    status = repo.status()
+    for stage in ordered(repo):
+        before = [one for one in repo.index.graph.successors(stage)]
+        why = reasons(stage, status.get(stage.addressing, []))
+        after = [one.name for one in ordered(repo) if one in before and one.name in running]
+        if after and not why:
+            why = [f"after {', '.join(after[-3:])}" + (f" and {len(after) - 3} more" if len(after) > 3 else "")]
+        found, params = reference(stage.name, manifests), now(stage)
+        data = next((dep.def_path for dep in stage.deps if "data/" in dep.def_path), None)
+        feeding = [one for one in before if any(related(out.def_path, data) for out in one.outs)] if data else []
+        growth = grown(found, feeding, data, rows)
+        need_now = need(stage, found, growth, params, measured)
+        if found and need_now.rows is not None:
+            rows[stage.name] = need_now.rows, found["rows"]["out"]
+        if why:
+            running.add(stage.name)
+            yield Planned(stage, "; ".join(why), need_now)
+
+
+def related(out: str, path: str) -> bool:
+    a, b = Path(out), Path(path)
+    return a == b or b in a.parents or a in b.parents
+
+
+def grown(found: dict | None, feeding: list[Any], data: str | None, rows: Mapping[str, tuple[float, float]]) -> float:
+    """How many times as many rows the stage would read as when its manifest was written."""
+    known = [one for one in feeding if one.name in rows]
+    if not known or not found or not found["rows"]["in"]:
+        return 1.0
+    if all(Path(data) in (Path(o.def_path), *Path(o.def_path).parents) for one in known for o in one.outs[:1]):
+        return sum(rows[one.name][0] for one in known) / found["rows"]["in"]  # it reads all that they make
+    return sum(rows[one.name][0] for one in known) / max(sum(rows[one.name][1] for one in known), 1)
+
+
+def now(stage: Any) -> dict[str, Any]:
+    """The stage's parameters as params.yaml has them."""
+    return {key: value for dep in stage.deps if hasattr(dep, "params")
+            for key, value in dep.read_params(flatten=False).items()}  # fmt: skip
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def short(number: float | None) -> str:
+    if number is None:
+        return "?"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if number >= size:
+            return f"{number / min(size, 1e3 if unit == 'k' else size):,.1f} {unit}"
+    return f"{number:,.0f}"
+
+
+def total(values: list[float | None]) -> float | None:
+    return None if any(value is None for value in values) else sum(values)
+
+
+@click.command(cls=Command)
+@click.option("--calibrate", is_flag=True, help="measure the model and engine of params.yaml on a few problems first")
+def main(calibrate: bool) -> None:
+    """Prints what would run, why, and what it would take."""
+    manifests = {path.stem: json.loads(path.read_text()) for path in sorted(Path(manifest.FOLDER).glob("*.json"))}
+    measured = calibration.measure() if calibrate else calibration.known()
+    with lineage.opened() as repo:
+        planned = list(plan(repo, manifests, measured))
+        others = {stage.addressing for stage in repo.index.stages} - {one.stage.addressing for one in planned}
+        restored = [name for name in repo.status() if name in others]
+        table = Table(title="would run, in this order", title_justify="left", box=None, pad_edge=False)
+        for column in ("stage", "rows", "tokens", "time", "disk", "why", "estimated by"):
+            table.add_column(column, justify="right" if column in ("rows", "tokens", "time", "disk") else "left")
+        for stage, why, one in planned:
+            table.add_row(stage.name, short(one.rows), short(one.tokens), duration(one.seconds), short(one.disk), why,
+                          one.basis)  # fmt: skip
+    needs = [one.need for one in planned]
+    known = [sum(value for one in needs if (value := getattr(one, name)) is not None) for name in Need._fields[:4]]
+    open_ = sum(one.seconds is None for one in needs)
+    table.add_row("together", *(short(v) for v in known[:2]), duration(known[2]), short(known[3]))
+    console = lineage.terminal()
+    console.print(table if planned else "nothing would run")
+    if planned:
+        console.print(
+            f"\n{len(others) - len(restored)} stages are unchanged, {len(restored)} come back from the cache. This is "
+            "the most: a stage that only comes `after` others doesn't run if their results come out the same."
+        )
+        devices = sorted({one["device"] for one in manifests.values()})
+        console.print(f"The manifests are of {', '.join(devices)}" if devices else "There is no manifest yet")
+    if open_:
+        console.print(f"{open_} stages have no estimate of their time: `make plan CALIBRATE=1` measures this machine")
+
+
+if __name__ == "__main__":
+    main()
