@@ -41,7 +41,14 @@ class Runtime(common.Strict):
 
 @contextlib.contextmanager
 def open_engine(label: str) -> Iterator[engines.Engine]:
-    """The engine of a model by its label, freed at the end; on a GPU, no other stage's engine beside it.
+    """The engine of a model by its label, freed at the end; on a GPU, no other stage's engine beside it."""
+    with open_engines(label) as (opened,):
+        yield opened
+
+
+@contextlib.contextmanager
+def open_engines(*labels: str) -> Iterator[list[engines.Engine]]:
+    """Engines of several models side by side.
 
     A server of the openai engine is asked for the base model by `model.name`, for an epoch's by its folder, which is
     what `vllm serve models/epoch1/merged` calls it.
@@ -50,9 +57,10 @@ def open_engine(label: str) -> Iterator[engines.Engine]:
     settings = {"slots": runtime.slots, **spec.options, **runtime.options}
     device = "cpu"
     if spec.kind == "openai":
-        model = common.section("model", common.Model).name if label == "base" else f"models/{label}/merged"
+        base = common.section("model", common.Model).name
+        models = [base if label == "base" else f"models/{label}/merged" for label in labels]
     else:
-        model = str(common.model_path(label))
+        models = [str(common.model_path(label)) for label in labels]
         settings["dtype"] = spec.dtype
 
         import torch
@@ -60,12 +68,12 @@ def open_engine(label: str) -> Iterator[engines.Engine]:
         device = runtime.device or ("cuda" if torch.cuda.is_available() else "cpu")
         if spec.kind == "transformers":
             settings["device"] = device
-    with device_lock(device):
-        opened = engines.open_engine(spec.kind, model, **settings)
-        try:
-            yield Metered(opened)
-        finally:
-            opened.close()
+    with device_lock(device), contextlib.ExitStack() as stack:
+        opened = []
+        for model in models:
+            opened.append(engines.open_engine(spec.kind, model, **settings))
+            stack.callback(opened[-1].close)
+        yield [Metered(one) for one in opened]
 
 
 class Metered:
