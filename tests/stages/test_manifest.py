@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 
 import pytest
 from ruamel.yaml import YAML
 
+import stages.run.manifest
 from whetstone import records
 
 STAGES = {
@@ -145,3 +147,12 @@ def test_what_a_stage_does_not_declare_may_change_meanwhile(versioned):
     meanwhile(versioned, edit)
     versioned.run(*INFER)
     assert (versioned.folder / OUT).exists() and (versioned.folder / MANIFEST).exists()
+
+
+def test_a_package_that_is_installed_under_another_name_still_has_its_version(monkeypatch):
+    installed_otherwise = types.ModuleType("vllm")
+    installed_otherwise.__version__ = "0.32.0"
+    monkeypatch.setitem(sys.modules, "vllm", installed_otherwise)
+    monkeypatch.setattr(stages.run.manifest, "PACKAGES", ("vllm", "click"))
+    found = stages.run.manifest.packages()
+    assert found["vllm"] == "0.32.0" and "click" in found
