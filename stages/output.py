@@ -58,19 +58,35 @@ def finish(title: str, **facts: object) -> None:
     """The table at a stage's end: rows in and out, what was dropped and why, result, place, time."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
-    for name, fact in facts.items():
-        table.add_row(name.replace("_", " "), _shown(fact))
-    table.add_row("time", f"{seconds():.1f} s")
+    table = Table(title=f"[bold]{title}[/]", title_justify="left", show_header=False, box=None, pad_edge=False)
+    for name, fact in ending(facts, COUNTS, seconds()):
+        table.add_row(Text(name, style="dim"), Text(fact))
     console = Console(highlight=False)
     console.width = console.width if console.is_terminal else 118
     console.print(table)
 
 
-def _shown(fact: object) -> str:
+def ending(facts: Mapping[str, object], counts: Mapping[str, Any], took: float) -> list[tuple[str, str]]:
+    """The lines of that table: the manifest's counts first, then the stage's own facts, then the time."""
+    lines = []
+    if "rows" in counts:
+        rows, dropped = counts["rows"], {name: n for name, n in counts["rows"]["dropped"].items() if n}
+        lines.append(("rows", f"{_shown(rows['in'])} in, {_shown(rows['out'])} out"))
+        lines += [("dropped", _shown(dropped))] if dropped else []
+    if counts.get("tokens"):
+        lines.append(("tokens", _shown(counts["tokens"])))
+    lines += [(name.replace("_", " "), _shown(fact)) for name, fact in facts.items()]
+    return [*lines, ("time", f"{took:.1f} s")]
+
+
+def _shown(fact: object, within: bool = False) -> str:
     if isinstance(fact, Mapping):
-        return ", ".join(f"{name} {_shown(one)}" for name, one in fact.items()) or "none"
+        text = ", ".join(f"{name} {_shown(one, within=True)}" for name, one in fact.items()) or "none"
+        return f"({text})" if within else text
+    if isinstance(fact, list | tuple):
+        return ", ".join(map(_shown, fact)) or "none"
     return f"{fact:,}" if isinstance(fact, int) else f"{fact:.4g}" if isinstance(fact, float) else str(fact)
 
 

@@ -95,6 +95,7 @@ def main() -> None:
 
     found = results(run)
     attempts = write(run, found, OUT)
+    output.count(attempts, attempts)
     headline = shape.datasets[0]
     others = {dataset: summary for dataset, summary in found.summaries.items() if dataset != headline}
     output.write_json(SUMMARY, {"dataset": headline, **found.summaries[headline], "others": others})
@@ -105,7 +106,6 @@ def main() -> None:
         "report",
         evaluation_sets=list(found.summaries),
         checkpoints=shape.epochs.evaluate,
-        attempts=attempts,
         summary=SUMMARY,
         path=OUT / "index.html",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 from functools import cached_property
@@ -125,4 +126,11 @@ def tuned(problems):
         merged = problems.folder / "models" / epoch / "merged"
         merged.mkdir(parents=True)
         (merged / "config.json").write_text("{}")
+        trained = {"rows": 9, "steps": 2, "chosen_step": 2, "tokens": 50, "select": "dev_accuracy", "dev": {"2": 0.5}}
+        for path, text in (
+            (f"metrics/train/{epoch}.json", json.dumps(trained)),
+            (f"plots/train/{epoch}.csv", "step,loss\n1,0.5\n2,0.25\n"),
+        ):
+            (problems.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (problems.folder / path).write_text(text)
     return problems
