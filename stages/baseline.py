@@ -9,6 +9,7 @@ import pandas as pd
 
 from stages import common, output, serving
 from stages.infer import Infer, prompt_of
+from stages.run import journal
 from whetstone import records
 from whetstone.engines.base import Sampling
 from whetstone.strategies import STRATEGIES
@@ -21,7 +22,7 @@ def main(dataset: str) -> None:
     infer, evaluate = common.section("infer", Infer), common.section("evaluate", common.Evaluate)
     prompts = [prompt_of(infer, name) for name in common.structure().strategies]
     problems = records.read(f"data/problems/{dataset}.parquet", records.PROBLEM)
-    store = common.scratch("journal") / f"baseline-{dataset}.sqlite"
+    store = journal(f"baseline-{dataset}")
     with serving.open_engine("base") as engine:
         from whetstone import rollouts
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from stages import common, output, serving
+from stages.run import journal
 from whetstone import records
 from whetstone.engines.base import Sampling
 
@@ -21,9 +22,12 @@ def main(checkpoint: str, dataset: str) -> None:
     with serving.open_engine(checkpoint) as engine:
         from whetstone import rollouts
 
-        store = common.scratch("journal") / f"evaluate-{checkpoint}-{dataset}.sqlite"
         attempts = rollouts.greedy_policy(
-            engine, problems, Sampling(section.max_tokens, stop=section.stop), model=checkpoint, store=store
+            engine,
+            problems,
+            Sampling(section.max_tokens, stop=section.stop),
+            model=checkpoint,
+            store=journal(f"evaluate-{checkpoint}-{dataset}"),
         )
     from whetstone.evaluation.smart import policy_metrics
 

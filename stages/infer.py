@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from stages import common, output, serving
+from stages.run import journal
 from whetstone import records, strategies
 from whetstone.engines.base import Sampling
 
@@ -66,7 +67,7 @@ def main(strategy: str, part: int, show_prompt: int | None) -> None:
             shots=section.shots,
             model="base",
             seed=section.seed,
-            store=common.scratch("journal") / f"infer-{name}-{part}.sqlite",
+            store=journal(f"infer-{name}-{part}"),
         )
     out = Path("data/attempts/base") / f"{name}-{part}.parquet"
     rows = records.write(attempts, records.ATTEMPT, out)

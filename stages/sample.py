@@ -9,6 +9,7 @@ import click
 from pydantic import Field
 
 from stages import common, output, serving
+from stages.run import journal
 from whetstone import records
 from whetstone.engines.base import Sampling
 
@@ -45,7 +46,7 @@ def main(model: str, part: int) -> None:
             explore=section.explore,
             model=model,
             seed=section.seed,
-            store=common.scratch("journal") / f"sample-{model}-{part}.sqlite",
+            store=journal(f"sample-{model}-{part}"),
         )
     out = Path("data/attempts") / model / f"part-{part}.parquet"
     rows = records.write(attempts, records.ATTEMPT, out)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from filelock import FileLock, Timeout
 
 from stages.run import manifest, signals
 from whetstone.errors import UserError
@@ -56,3 +57,17 @@ def scratch(*parts: str) -> Path:
     folder = Path(os.environ.get("DVC_ROOT", ".")).joinpath(".scratch", *parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def journal(name: str) -> Path:
+    """The store of a stage's completions, this process's until it ends. Waits while another experiment's same stage
+    has it: what both ask for is sampled once."""
+    store = scratch("journal") / f"{name}.sqlite"
+    turn = FileLock(store.with_suffix(".turn"))
+    try:
+        turn.acquire(timeout=0)
+    except Timeout:
+        print(f"{store}: in use by another stage, waiting for it", flush=True)
+        turn.acquire()
+    click.get_current_context().call_on_close(turn.release)
+    return store
