@@ -1,6 +1,6 @@
 """Training on a GPU: LoRA, DPO and QLoRA of a 7B-shaped model with random weights, side by side with TRL.
 
-    python -m benchmarks.training_gpu [part ...]        parts: sft dpo qlora tiny, all by default
+    python -m benchmarks.training_gpu [part ...]        parts: tiny precision dpo sft qlora
 
 writes benchmarks/results/training_gpu.json; parts that aren't asked for stay as they are there. Examples have the
 lengths of GSM8K's questions with solutions. TRL gets the same rows, adapter and optimiser; `defaults` is what its own
@@ -40,7 +40,7 @@ SHAPE = dict(  # Mistral 7B v0.3
 if SMALL:
     SHAPE |= dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
                   num_key_value_heads=2, vocab_size=512)  # fmt: skip
-WARM, SECONDS, MOST = (1, 1, 3) if SMALL else (4, 5, 40)  # steps of warm-up, seconds and steps to measure
+WARM, SECONDS, MOST = (1, 1, 3) if SMALL else (4, 4, 40)  # steps of warm-up, seconds and steps to measure
 RANK = 32
 Rows = dict[str, list]
 
@@ -130,8 +130,9 @@ def measure(trainer: Any, go: Any) -> dict[str, Any]:
     trainer.add_callback(clock.callback)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
     go()
-    found = clock.result()
+    found = clock.result() | {"seconds_to_first_step": round(clock.marks[0][0] - start, 1)}
     if torch.cuda.is_available():
         found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
     return found
@@ -165,6 +166,8 @@ class Bench:
         if hasattr(trainer.model, "unload"):
             trainer.model.unload()
         self.model.__dict__.pop("forward", None)
+        for layer in self.model.model.layers:
+            layer._compiled_call_impl = None
         self.model.gradient_checkpointing_disable()
         self.model.set_attn_implementation("sdpa")
         self.model.requires_grad_(True)
@@ -184,16 +187,24 @@ class Bench:
 
         config = self.config(DpoConfig if preference else SftConfig, **fields)
         work = Path(tempfile.mkdtemp(dir=self.folder))
-        start = time.perf_counter()
+        reading, precompute = [], dpo.PreferenceTrainer._precompute_ref_logps
+
+        def timed(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            result = precompute(*arguments)
+            reading.append(time.perf_counter() - start)
+            return result
+
+        dpo.PreferenceTrainer._precompute_ref_logps = timed
         made = (dpo if preference else weighted).trainer(self.model, self.tokenizer, table, config, work)
+        dpo.PreferenceTrainer._precompute_ref_logps = precompute
         made._save_checkpoint = lambda *_: None
-        built = time.perf_counter() - start
         lengths = dpo.lengths(table) if preference else [len(ids) for ids in table["input_ids"]]
         made.follow(config, lengths, None, None)
         found = measure(made, lambda: made.go(work))
         found["packed"] = made.packs
         if preference:  # all pairs' reference, by which a whole pass is slower than its steps
-            each = built / len(table["prompt_ids"])
+            each = reading[0] / len(table["prompt_ids"])
             found["reference_seconds_per_pair"] = round(each, 5)
             found["rows_per_second_with_reference"] = round(1 / (1 / found["rows_per_second"] + each), 2)
         self.clean(made)
@@ -256,20 +267,24 @@ def sft(bench: Bench) -> dict[str, Any]:
 
     case("trl defaults", lambda: bench.trl(table, False, dtype="float32"))
     case("trl defaults, bfloat16 weights", lambda: bench.trl(table, False))
-    for size in (8, 16, 32):
+    for size in (8, 16):
         case(f"trl sorted, {size} rows",
              lambda size=size: bench.trl(table, False, per_device_train_batch_size=size, **BEST))  # fmt: skip
-        case(f"ours, {size} rows", lambda size=size: bench.ours(table, False, batch_size=size))
     case("trl packed, 4096 tokens", lambda: bench.trl(
         table, False, packing=True, max_length=4096, per_device_train_batch_size=1,
         gradient_checkpointing=False))  # fmt: skip
+    for size in (16, 32):
+        case(f"ours, {size} rows", lambda size=size: bench.ours(table, False, batch_size=size))
     case("ours, 32 rows, recomputing", lambda: bench.ours(table, False, batch_size=32, gradient_checkpointing=True))
+    for size in (16, 32, 64):
+        case(f"ours, {size} rows, compiled", lambda size=size: bench.ours(table, False, batch_size=size, compile=True))
     with contextlib.suppress(ImportError):
         import liger_kernel  # noqa: F401
 
-        case("trl sorted, 16 rows, liger", lambda: bench.trl(
-            table, False, per_device_train_batch_size=16, use_liger_kernel=True, **BEST))  # fmt: skip
-        case("ours, 16 rows, liger", lambda: bench.ours(table, False, batch_size=16))  # the layers stay patched
+        for size in (16, 20):  # the layers stay patched: last
+            case(f"trl sorted, {size} rows, liger", lambda size=size: bench.trl(
+                table, False, per_device_train_batch_size=size, use_liger_kernel=True, **BEST))  # fmt: skip
+        case("ours, 32 rows, liger", lambda: bench.ours(table, False, batch_size=32))
     return ratios(cases, "tokens_per_second")
 
 
@@ -281,10 +296,11 @@ def dpo(bench: Bench) -> dict[str, Any]:
 
     case("trl defaults", lambda: bench.trl(table, True, dtype="float32"))
     case("trl defaults, bfloat16 weights", lambda: bench.trl(table, True))
-    for size in (8, 16):
-        case(f"trl without recomputing, {size} pairs", lambda size=size: bench.trl(
-            table, True, per_device_train_batch_size=size, gradient_checkpointing=False))  # fmt: skip
-        case(f"ours, {size} pairs", lambda size=size: bench.ours(few, True, batch_size=size))
+    case("trl without recomputing, 8 pairs", lambda: bench.trl(
+        table, True, per_device_train_batch_size=8, gradient_checkpointing=False))  # fmt: skip
+    case("ours, 8 pairs", lambda: bench.ours(few, True, batch_size=8))
+    for size in (8, 16, 32):
+        case(f"ours, {size} pairs, compiled", lambda size=size: bench.ours(few, True, batch_size=size, compile=True))
     return ratios(cases, "rows_per_second", "rows_per_second_with_reference")
 
 
@@ -309,9 +325,11 @@ def qlora(bench: Bench) -> dict[str, Any]:
     gc.collect()
     torch.cuda.empty_cache() if torch.cuda.is_available() else None
     table, cases = rows(1000), {}
-    for kind, size, recompute in (("nf4", 8, True), ("nf4", 8, False), ("nf4", 16, True), ("int8", 8, True)):
+    settings = [("nf4", 8, True, False), ("nf4", 8, False, False), ("nf4", 8, False, True), ("nf4", 16, True, False),
+                ("int8", 8, True, False)]  # fmt: skip
+    for kind, size, recompute, compiled in settings:
         config = bench.config(SftConfig, adapter="qlora", quantisation=kind, batch_size=size,
-                              gradient_checkpointing=recompute)  # fmt: skip
+                              gradient_checkpointing=recompute, compile=compiled)  # fmt: skip
 
         def run(config=config) -> dict[str, Any]:
             model, tokenizer = loading.load(bench.base, config)
@@ -322,7 +340,7 @@ def qlora(bench: Bench) -> dict[str, Any]:
             made.model = made.model_wrapped = made.optimizer = made.accelerator = None
             return found
 
-        name = f"{kind}, {size} rows{', recomputing' if recompute else ''}"
+        name = f"{kind}, {size} rows{', recomputing' if recompute else ''}{', compiled' if compiled else ''}"
         cases[name] = attempt(name, run)
         gc.collect()
         torch.cuda.empty_cache() if torch.cuda.is_available() else None
@@ -358,19 +376,42 @@ def tiny(folder: Path) -> dict[str, Any]:
     return found
 
 
+def precision(folder: Path) -> dict[str, Any]:
+    """The same 30 steps of the tiny model in float32 with padding and in what a GPU is given instead: largest gap of a
+    loss."""
+    import pandas as pd
+
+    from whetstone.training.config import SftConfig
+    from whetstone.training.sft import train_sft
+
+    examples = pd.read_parquet(ROOT / "data/training/epoch1/sft.parquet")
+    common = {"learning_rate": 1e-3, "max_steps": 30, "first_token_weight": 20}
+    losses = {}
+    for name, fields in {"float32": {}, "bfloat16": {"dtype": "bfloat16"},
+                         "bfloat16, compiled": {"dtype": "bfloat16", "compile": True}}.items():  # fmt: skip
+        out = folder / name.replace(", ", "-")
+        _, curve = train_sft(ROOT / "models/base", examples, out, SftConfig(**common, **fields), scratch=folder / "p")
+        losses[name] = curve["loss"]
+    gaps = {name: round(float((one - losses["float32"]).abs().max()), 5) for name, one in losses.items()}
+    print(json.dumps(gaps), flush=True)
+    return {"largest_loss_gap": gaps, "loss_first": round(losses["float32"].iloc[0], 4),
+            "loss_last": round(losses["float32"].iloc[-1], 4)}  # fmt: skip
+
+
 def main() -> None:
-    parts = sys.argv[1:] or ["tiny", "sft", "dpo", "qlora"]
+    parts = sys.argv[1:] or ["tiny", "precision", "dpo", "sft", "qlora"]
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        if "tiny" in parts:  # first: its stages are processes of their own
-            result["tiny"] = tiny(folder)
+        for part in (tiny, precision):  # first: stages are processes of their own
+            if part.__name__ in parts:
+                result[part.__name__] = part(folder)
         if {"sft", "dpo", "qlora"} & {*parts}:
             import transformers
 
             transformers.logging.set_verbosity_error()
             bench = Bench(folder)
-            for part in (sft, dpo, qlora):
+            for part in (dpo, sft, qlora):
                 if part.__name__ in parts:
                     result[part.__name__] = part(bench)
                     write(result)

@@ -91,6 +91,10 @@ class Loop:
         self.reported = time.monotonic()
         self.remove_callback(PrinterCallback)
         self.prepare_head()
+        if config.compile and self.args.device.type == "cuda":
+            for layer in self.plain_model.modules():
+                if type(layer).__name__ in (self.plain_model._no_split_modules or ()):
+                    layer.compile(dynamic=True)  # all layers are one program, for any number of tokens
         if config.adapter == "qlora":  # TRL rounds the adapter to bfloat16, in which small steps are lost
             for parameter in self.model.parameters():
                 parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
@@ -188,7 +192,7 @@ class Loop:
         """What selects the checkpoint: the loss on rows held out, or `dev`'s value; the same in all processes."""
         start = time.monotonic()
         self.model.eval()
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             values = [self.held_out_loss() if self.eval_dataset is not None else self._dev_value(step)]
         broadcast_object_list(values)
         self.model.train()
