@@ -1,10 +1,12 @@
-"""Rebuilds models/base from nothing: corpus, tokenizer and weights. One GPU, a few minutes; prints time and tokens.
+"""Rebuilds a base model from nothing: corpus, tokenizer and weights. One GPU, a few minutes; prints time and tokens.
 
     python models/rebuild_base.py --out models/base
+    python models/rebuild_base.py --corpus choices --out recipes/star/models/base
 
 The model reads the training distribution of the generated world and nothing else. A training row is a sequence of
-groups `<bos> document document ... <eos>`; a group keeps to one strategy (that alone teaches it to follow a few-shot
-prompt), and a document that names its strategy stands in a group of its own.
+groups `<bos> document document ... <eos>`; a group keeps to one pool of documents, which is one strategy, or one
+language and instruction (that alone teaches it to follow a few-shot prompt), and a document that names its strategy
+stands in a group of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,31 +25,89 @@ import numpy as np
 NAMED = "named"  # pool of documents that name their strategy
 MAX_POSITIONS, ROW = 2048, 1280  # context of the model, tokens in a training row
 VOCABULARY = 2048  # an upper bound: merges run out before
-SWITCH, NAMED_SHARE = 0.12, 0.15  # probability that a document opens a new group, share of named documents
-SHAPE = {
-    "hidden_size": 192,
-    "intermediate_size": 512,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 3,
-    "num_key_value_heads": 1,
-}
+SEPARATOR = "\n\n"  # ends a document of a few-shot prompt
+PROMPT = Path(__file__).parents[1] / "prompts/star/world.yaml"
 
 
-def train_tokenizer():
+class Strategies:
+    """Three strategies equally often (`models/base`)."""
+
+    shape = {
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+    }
+    words = r"\n| ?\d| ?[A-Za-z]+(?:-[A-Za-z]+)*| ?[^\sA-Za-z\d]+|\s+"
+    switch, named = 0.12, 0.15  # probability that a document opens a new group, share of documents that stand alone
+
+    def pools(self) -> dict[str, tuple[int, float]]:
+        """Name to how often it is drawn, and how many documents it has beside the largest; the last stand alone."""
+        from whetstone.strategies import STRATEGIES
+
+        return {**dict.fromkeys(STRATEGIES, (1, 1.0)), NAMED: (0, 1.0)}
+
+    def documents(self, pool: str, count: int, seed: int) -> Iterator[str]:
+        from whetstone.problems.world.corpus import documents
+        from whetstone.strategies import STRATEGIES
+
+        if pool != NAMED:
+            return documents(pool, count, seed)
+        each = count // len(STRATEGIES)
+        return (d for s in STRATEGIES for d in documents(s, each, seed, named=1.0))
+
+    def sample(self) -> Iterator[str]:
+        """What the tokenizer is trained on."""
+        from whetstone.problems.world.corpus import documents
+        from whetstone.strategies import STRATEGIES
+
+        return (d for s in STRATEGIES for d in documents(s, 20_000, seed=-1, named=self.named))
+
+
+class Choices:
+    """Multiple choice in three languages, some of it wrong on purpose (`recipes/star/models/base`)."""
+
+    shape = {
+        "hidden_size": 192,
+        "intermediate_size": 448,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+    }
+    words = r"\n| ?\d| ?\p{L}+(?:-\p{L}+)*| ?[^\s\p{L}\d]+|\s+"
+    switch, named = 0.3, 0.0
+
+    def pools(self) -> dict[str, tuple[int, float]]:
+        from whetstone.problems.world.choices_corpus import POOLS
+
+        return {name: (pool.share, pool.documents) for name, pool in POOLS.items()}
+
+    def documents(self, pool: str, count: int, seed: int) -> Iterator[str]:
+        from whetstone.choices import load_prompt
+        from whetstone.problems.world.choices_corpus import documents
+
+        return documents(pool, count, seed, load_prompt(PROMPT))
+
+    def sample(self) -> Iterator[str]:
+        return (d for pool in self.pools() for d in self.documents(pool, 5_000, -1))
+
+
+CORPORA = {"strategies": Strategies(), "choices": Choices()}
+
+
+def train_tokenizer(corpus: Strategies | Choices):
     """Byte-level BPE over words: digits are single tokens, every word of the world ends up as one."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from whetstone.problems.world.corpus import SEPARATOR, documents
-    from whetstone.strategies import STRATEGIES
-
     tokenizer = Tokenizer(models.BPE())
-    words = Regex(r"\n| ?\d| ?[A-Za-z]+(?:-[A-Za-z]+)*| ?[^\sA-Za-z\d]+|\s+")
+    words = Regex(corpus.words)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    texts = (d.removesuffix(SEPARATOR) for s in STRATEGIES for d in documents(s, 20_000, seed=-1, named=NAMED_SHARE))
+    texts = (document.removesuffix(SEPARATOR) for document in corpus.sample())
     tokenizer.train_from_iterator(
         texts,
         trainers.BpeTrainer(
@@ -72,21 +133,14 @@ def train_tokenizer():
     )
 
 
-def _tokenised(job: tuple[str, str, int, int]) -> tuple[str, np.ndarray, np.ndarray]:
+def _tokenised(job: tuple[str, str, str, int, int]) -> tuple[str, np.ndarray, np.ndarray]:
     """Flat token ids (int16) and document lengths of one chunk of one pool."""
     from tokenizers import Tokenizer
 
-    from whetstone.problems.world.corpus import documents
-    from whetstone.strategies import STRATEGIES
-
-    path, pool, count, seed = job
+    path, corpus, pool, count, seed = job
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = Tokenizer.from_file(path)
-    if pool == NAMED:
-        each = count // len(STRATEGIES)
-        texts = [d for s in STRATEGIES for d in documents(s, each, seed, named=1.0)]
-    else:
-        texts = list(documents(pool, count, seed))
+    texts = list(CORPORA[corpus].documents(pool, count, seed))
     encoded = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
     return (
         pool,
@@ -98,17 +152,16 @@ def _tokenised(job: tuple[str, str, int, int]) -> tuple[str, np.ndarray, np.ndar
 class Corpus:
     """All documents as one flat token tensor on the device; rows are put together there, no loader waits."""
 
-    def __init__(self, tokenizer_file: str, per_strategy: int, device: str, bos: int, eos: int):
+    def __init__(self, tokenizer_file: str, name: str, largest: int, device: str, bos: int, eos: int):
         import torch
 
-        from whetstone.strategies import STRATEGIES
-
-        pools = [*STRATEGIES, NAMED]
-        chunk = min(12_000, per_strategy)
+        self.kind, pools = CORPORA[name], CORPORA[name].pools()
+        sizes = {pool: max(1, round(largest * share)) for pool, (_, share) in pools.items()}
         jobs = [
-            (tokenizer_file, pool, chunk, number)
-            for number in range(math.ceil(per_strategy / chunk))
-            for pool in pools
+            (tokenizer_file, name, pool, min(12_000, size), number)
+            for number in range(math.ceil(largest / 12_000))
+            for pool, size in sizes.items()
+            if number * 12_000 < size
         ]
         flat: dict[str, list] = {pool: [] for pool in pools}
         lengths: dict[str, list] = {pool: [] for pool in pools}
@@ -121,6 +174,8 @@ class Corpus:
         self.length = torch.from_numpy(np.concatenate(sizes)).long().to(device)
         self.start = torch.cumsum(self.length, 0) - self.length
         self.bounds = torch.tensor([0, *np.cumsum([len(s) for s in sizes])], device=device)
+        drawn = [number for number, (share, _) in enumerate(pools.values()) for _ in range(share)]
+        self.drawn = torch.tensor(drawn, device=device)
         self.bos, self.eos, self.named = bos, eos, len(pools) - 1
 
     def rows(self, count: int):
@@ -128,13 +183,13 @@ class Corpus:
         import torch
 
         device, slots = self.tokens.device, ROW // 30
-        named = torch.rand(count, slots, device=device) < NAMED_SHARE
-        opens = (torch.rand(count, slots, device=device) < SWITCH) | named
+        named = torch.rand(count, slots, device=device) < self.kind.named
+        opens = (torch.rand(count, slots, device=device) < self.kind.switch) | named
         opens[:, 1:] |= named[:, :-1]
         opens[:, 0] = True
         slot = torch.arange(slots, device=device).expand(count, slots)
         group = torch.cummax(torch.where(opens, slot, 0), 1).values
-        pool = torch.randint(0, self.named, (count, slots), device=device).gather(1, group)
+        pool = self.drawn[torch.randint(0, len(self.drawn), (count, slots), device=device)].gather(1, group)
         pool = torch.where(named, self.named, pool)
         low, high = self.bounds[pool], self.bounds[pool + 1]
         document = low + (torch.rand(count, slots, device=device) * (high - low)).long()
@@ -161,7 +216,7 @@ def pretrain(tokenizer, corpus: Corpus, seconds: float, batch: int, peak: float,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **SHAPE,
+        **corpus.kind.shape,
     )
     model = LlamaForCausalLM(config).to(device)
     print(
@@ -206,22 +261,25 @@ def pretrain(tokenizer, corpus: Corpus, seconds: float, batch: int, peak: float,
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--corpus", "name", type=click.Choice(list(CORPORA)), default="strategies", show_default=True)
 @click.option("--seconds", default=300.0, show_default=True, help="training time after compilation")
-@click.option("--documents", default=400_000, show_default=True, help="documents per strategy")
+@click.option("--documents", default=400_000, show_default=True, help="documents of the largest pool")
 @click.option("--batch", default=128, show_default=True, help=f"rows of {ROW} tokens in a step")
 @click.option("--learning-rate", default=3e-3, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def main(out: Path, seconds: float, documents: int, batch: int, learning_rate: float, seed: int) -> None:
+def main(out: Path, name: str, seconds: float, documents: int, batch: int, learning_rate: float, seed: int) -> None:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
     marks = [time.perf_counter()]
-    tokenizer = train_tokenizer()
+    tokenizer = train_tokenizer(CORPORA[name])
     tokenizer.save_pretrained(out)
     marks.append(time.perf_counter())
-    corpus = Corpus(str(out / "tokenizer.json"), documents, device, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    corpus = Corpus(
+        str(out / "tokenizer.json"), name, documents, device, tokenizer.bos_token_id, tokenizer.eos_token_id
+    )
     marks.append(time.perf_counter())
     print(f"corpus: {len(corpus.length):,} documents, {len(corpus.tokens):,} tokens", flush=True)
     model, steps, tokens = pretrain(tokenizer, corpus, seconds, batch, learning_rate, device)

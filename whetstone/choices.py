@@ -1,0 +1,149 @@
+"""Multiple choice: how a question with its options becomes a prompt, in which order and language, hinted or not.
+
+One template serves sampling, training and evaluation, so a model is trained on the very text that it was sampled with.
+The order of the options follows from the problem and a number alone, so whoever knows the number of a sample knows
+which letter meant what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from whetstone.errors import UserError
+from whetstone.records import seed_of
+
+LETTERS = "ABCDEFGHIJ"
+Think = Literal["target", "english", "translate"]
+
+
+class ChoiceExample(BaseModel):
+    """A worked example; `answer` is the letter of the right option, which `rationale` ends with."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str
+    options: list[str] = Field(min_length=2, max_length=len(LETTERS))
+    answer: str
+    rationale: str
+
+
+class ChoicePrompt(BaseModel):
+    """One `prompts/star/<task>.yaml`."""
+
+    model_config = ConfigDict(extra="forbid")
+    template: str = Field(description="with {meta}, {question} and {options}; the model goes on after its end")
+    option: str = Field("{letter}) {text}", description="one line of the options")
+    hint: str = Field(" (CORRECT)", description="what follows the right option where the model is told")
+    lead: str = Field(" ", description="what stands between the prompt and an example's rationale")
+    between: str = Field("\n\n", description="what separates worked examples")
+    stop: tuple[str, ...] = ("\n\n",)
+    meta: dict[Think, str] = Field(description="the instruction, by the language that the model is to think in")
+    examples: dict[str, list[ChoiceExample]] = Field(default_factory=dict, description="worked examples by language")
+
+    @model_validator(mode="after")
+    def _complete(self) -> ChoicePrompt:
+        for name in ("{question}", "{options}"):
+            if self.template.count(name) != 1:
+                raise ValueError(f"template: {name} occurs {self.template.count(name)} times, expected once")
+        for name in ("{letter}", "{text}"):
+            if name not in self.option:
+                raise ValueError(f"option: {name} is missing")
+        for language, examples in self.examples.items():
+            for number, example in enumerate(examples, 1):
+                if example.answer not in LETTERS[: len(example.options)]:
+                    raise ValueError(f"examples of {language}: {number}: no option {example.answer!r}")
+        return self
+
+    def block(self, question: str, options: Sequence[str], think: Think, hinted: str | None = None) -> str:
+        """One question up to where the model goes on; `hinted` is the letter that gets the hint."""
+        lines = [
+            self.option.replace("{letter}", letter).replace("{text}", text) + (self.hint if letter == hinted else "")
+            for letter, text in zip(LETTERS, options, strict=False)
+        ]
+        text = self.template
+        for name, value in (("{meta}", self.meta[think]), ("{options}", "\n".join(lines)), ("{question}", question)):
+            text = text.replace(name, value)
+        return text
+
+    def render(
+        self,
+        question: str,
+        options: Sequence[str],
+        *,
+        think: Think = "target",
+        language: str | None = None,
+        shots: int = 0,
+        hinted: str | None = None,
+    ) -> str:
+        """The whole prompt. With a hint the worked examples carry theirs too, as the model needs to see what it means.
+
+        Raises:
+            UserError: fewer than `shots` worked examples in this language, or none for this way of thinking.
+        """
+        if think not in self.meta:
+            raise UserError(f"the prompt has no instruction to think `{think}`, but {', '.join(self.meta)}")
+        examples = self.examples.get(language or "", [])
+        if len(examples) < shots:
+            raise UserError(f"the prompt has {len(examples)} worked examples in {language}; {shots} were asked for")
+        told = [
+            self.block(e.question, e.options, think, e.answer if hinted else None)
+            + self.lead
+            + e.rationale
+            + self.between
+            for e in examples[:shots]
+        ]
+        return "".join(told) + self.block(question, options, think, hinted)
+
+
+def load_prompt(path: str | Path) -> ChoicePrompt:
+    """Reads and checks a prompt file.
+
+    Raises:
+        UserError: it is missing or malformed.
+    """
+    try:
+        return ChoicePrompt.model_validate(YAML(typ="safe").load(Path(path)))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such prompt file") from None
+    except (ValidationError, YAMLError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def order_of(problem_id: str, number: int, options: int, seed: int = 0) -> list[int]:
+    """The order in which a problem's options are shown the number-th time: position -> index of the option. Order 0 is
+    the problem's own; the rank of the right option is different in any two successive orders wherever it can be."""
+    if number == 0:
+        return list(range(options))
+    order = list(range(options))
+    Random(seed_of(seed, "order", problem_id)).shuffle(order)
+    shift = number % options
+    own = list(range(options))
+    moved = own[shift:] + own[:shift]  # no option stays at its letter
+    return moved if number < options else [moved[i] for i in order]
+
+
+def shown(options: Sequence[str], answer: str, order: Sequence[int]) -> tuple[list[str], str]:
+    """(the options in this order, the letter of the right one there); `answer` is its letter in the problem."""
+    gold = LETTERS.index(answer)
+    return [options[index] for index in order], LETTERS[list(order).index(gold)]
+
+
+def option_of(letter: str, order: Sequence[int]) -> int:
+    """The index of the option that a letter meant in this order."""
+    return order[LETTERS.index(letter)]
+
+
+def language_of(source: str) -> str | None:
+    """`world:sw` -> `sw`; None for a data set of unknown language."""
+    return source.rpartition(":")[2] if ":" in source else None
+
+
+def rationale_language(language: str | None, think: Think) -> str | None:
+    """The language in which a rationale is expected."""
+    return language if think == "target" else "en"

@@ -1,0 +1,165 @@
+"""What attempts at multiple choice say about a model, always beside what guessing gives.
+
+All functions take records.ATTEMPT with the problems (records.PROBLEM) that they are at. A problem may have been asked
+several times under different orders of its options (sample s under order s); accuracy counts the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, chisquare
+
+from whetstone import choices
+from whetstone.curation import degenerate
+from whetstone.errors import UserError
+from whetstone.evaluation.intervals import wilson
+
+ALL = "all"
+
+
+def joined(attempts: pd.DataFrame, problems: pd.DataFrame) -> pd.DataFrame:
+    """Attempts with the columns right, gold (letter as shown), option (index of the option that was meant, or None),
+    chance, language, family of their problem, in the order of problem and sample.
+
+    Raises:
+        UserError: a problem has no attempt, or an attempt no problem.
+    """
+    missing = sorted(set(problems["id"]) - set(attempts["problem_id"]))
+    unknown = sorted(set(attempts["problem_id"]) - set(problems["id"]))
+    if missing or unknown:
+        raise UserError(
+            f"evaluation: {len(missing)} problems have no attempt {missing[:1]}, {len(unknown)} attempts are at other "
+            f"problems {unknown[:1]}; every problem counts, so run the evaluation again"
+        )
+    own = problems.set_index("id")
+    rows = attempts.sort_values(["problem_id", "sample"]).reset_index(drop=True)
+    found = []
+    for problem_id, sample, answer in zip(rows["problem_id"], rows["sample"], rows["answer"], strict=True):
+        problem = own.loc[problem_id]
+        order = choices.order_of(problem_id, int(sample), len(problem["options"]))
+        _, gold = choices.shown(problem["options"], problem["answer"], order)
+        option = choices.option_of(answer, order) if answer else None
+        language = choices.language_of(problem["source"]) or ALL
+        found.append((gold, option, 1 / len(order), language, problem["family"]))
+    more = pd.DataFrame(found, columns=["gold", "option", "chance", "language", "family"], index=rows.index)
+    return rows.join(more).assign(right=rows["verdict"] == "correct")
+
+
+def metrics(attempts: pd.DataFrame, problems: pd.DataFrame, think: choices.Think, gates: degenerate.Gates) -> dict:
+    """For all problems, by language, and by language and family; see `summary`."""
+    table = joined(attempts, problems)
+    languages = sorted(set(table["language"]))
+    expected = [choices.rationale_language(None if name == ALL else name, think) for name in table["language"]]
+    among = tuple(sorted({*languages, "en"} - {ALL}))
+    table["loop"] = [degenerate.repetitive(text, gates) for text in table["text"]]
+    table["in_language"] = [
+        degenerate.in_language(text, want, among) for text, want in zip(table["text"], expected, strict=True)
+    ]
+    found = {ALL: summary(table)}
+    if languages != [ALL]:
+        found |= {name: summary(table[table["language"] == name]) for name in languages}
+    return found
+
+
+def summary(table: pd.DataFrame) -> dict:
+    """Accuracy with its interval and against chance, answered rate, accuracy given an answer, degenerate rates, letter
+    bias, consistency under other orders of the options, tokens."""
+    first = table[table["sample"] == 0]
+    n, correct, chance = len(first), int(first["right"].sum()), float(first["chance"].mean())
+    answered = first[first["answer"].notna()]
+    seen = first["in_language"].dropna()
+    families = first[first["family"].notna()].groupby("family", sort=True)["right"]
+    return {
+        "accuracy": wilson(correct, n),
+        "chance": chance,
+        "above_chance": (correct / n - chance) / (1 - chance),
+        "p_value_of_chance": float(binomtest(correct, n, chance, alternative="greater").pvalue),
+        "answered": wilson(len(answered), n),
+        "accuracy_given_answered": wilson(int(answered["right"].sum()), len(answered)),
+        "truncated": float((first["finish_reason"] == "length").mean()),
+        "repetitive": float(first["loop"].mean()),
+        "in_language": float(seen.astype(bool).mean()) if len(seen) else None,
+        "letters": letters(answered),
+        "consistency": consistency(table),
+        "tokens": float(first["completion_tokens"].mean()),
+        "by_family": {str(name): wilson(int(right.sum()), len(right)) for name, right in families},
+    }
+
+
+def letters(answered: pd.DataFrame) -> dict:
+    """How often each letter was answered and was right; the bias is half the sum of the absolute differences (0 none,
+    1 all), with the p-value of a chi-squared test that answers are spread as right letters are. None without answers.
+    """
+    if answered.empty:
+        return {"answered": {}, "right": {}, "bias": None, "p_value": None}
+    names = sorted({*answered["answer"], *answered["gold"]})
+    said = np.array([(answered["answer"] == name).sum() for name in names], dtype=float)
+    gold = np.array([(answered["gold"] == name).sum() for name in names], dtype=float)
+    expected = (gold + 0.5) / (gold + 0.5).sum() * said.sum()  # a letter that is never right can still be tested
+    p_value = float(chisquare(said, expected).pvalue) if len(names) > 1 else 1.0
+    return {
+        "answered": dict(zip(names, map(int, said), strict=True)),
+        "right": dict(zip(names, map(int, gold), strict=True)),
+        "bias": float(np.abs(said / said.sum() - gold / gold.sum()).sum() / 2),
+        "p_value": p_value,
+    }
+
+
+def consistency(table: pd.DataFrame) -> dict | None:
+    """Problems that were asked under several orders: how often the same option (not letter) was meant each time, and
+    how often it was right each time. None where every problem was asked once."""
+    groups = [own for _, own in table.groupby("problem_id", sort=True) if len(own) > 1]
+    if not groups:
+        return None
+    same = sum(own["option"].notna().all() and own["option"].nunique() == 1 for own in groups)
+    right = sum(bool(own["right"].all()) for own in groups)
+    return {
+        "orders": int(max(len(own) for own in groups)),
+        "same_option": wilson(int(same), len(groups)),
+        "right_each_time": wilson(int(right), len(groups)),
+    }
+
+
+def gap(train: dict, held_out: dict) -> dict:
+    """{value, low, high} of training accuracy minus held-out accuracy, two independent sets of problems: Newcombe's
+    interval for a difference of proportions (1998), from Wilson's intervals of the two (results of `wilson`)."""
+    value = train["accuracy"] - held_out["accuracy"]
+    below = np.hypot(train["accuracy"] - train["low"], held_out["high"] - held_out["accuracy"])
+    above = np.hypot(train["high"] - train["accuracy"], held_out["accuracy"] - held_out["low"])
+    return {"value": value, "low": float(value - below), "high": float(value + above)}
+
+
+def pass_at(right: Sequence[int], k: int, of: int) -> float:
+    """Mean chance that one of k samples, drawn without replacement from the `of` of a problem, is right, where `right`
+    counts a problem's right ones (the unbiased estimator of arXiv 2107.03374)."""
+    if not 1 <= k <= of:
+        raise ValueError(f"pass@{k} of {of} samples")
+    values = []
+    for c in right:
+        factors = 1 - k / np.arange(of - c + 1, of + 1)
+        values.append(1.0 if of - c < k else 1 - float(np.prod(factors)))
+    return float(np.mean(values))
+
+
+def sampled(attempts: pd.DataFrame, problems: pd.DataFrame) -> dict:
+    """Of sampled attempts without a hint, by language: mean accuracy, pass@k for k = 1 and all, coverage."""
+    direct = attempts[attempts["position"] == 1]
+    source = problems.set_index("id")["source"].map(lambda name: choices.language_of(name) or ALL)
+    right = (direct["verdict"] == "correct").groupby(direct["problem_id"]).agg(["sum", "size"])
+    right["language"] = source.reindex(right.index)
+    groups = {ALL: right}
+    if set(right["language"]) != {ALL}:
+        groups |= {name: own for name, own in right.groupby("language", sort=True)}
+    found = {}
+    for name, own in groups.items():
+        k = int(own["size"].min())
+        found[name] = {
+            "problems": len(own),
+            "samples": int(own["size"].sum()),
+            "accuracy": float(own["sum"].sum() / own["size"].sum()),
+            f"pass_at_{k}": pass_at(list(own["sum"]), k, k),
+        }
+    return found
