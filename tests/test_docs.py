@@ -35,7 +35,7 @@ def test_stage_commands(document, stage, options):
 @pytest.mark.parametrize(
     ("document", "section", "key"),
     found(
-        r"(?<![\w/.])(infer|preprocess|sft|dpo|sample|evaluate|model|engine|problems|runtime)\.(?!yaml|py|parquet|ipynb|generate|choice_logprobs)([a-z_]+)"
+        r"(?<![\w/.])(infer|preprocess|sft|dpo|sample|evaluate|model|engine|problems|runtime)\.(?!yaml|py|parquet|ipynb|temprature|generate|choice_logprobs)([a-z_]+)"
     ),
 )
 def test_parameters(document, section, key):
