@@ -27,6 +27,10 @@ SMALL = {
     "dpo": {"max_steps": 8, "batch_size": 4, "checkpoints": 1},
     "evaluate": {"max_tokens": 160},
 }
+# Its stages
+AFTER_SFT = {"train@epoch1", "merge@epoch1", "evaluate@epoch1-test", "sample@epoch1-2", "preprocess@epoch2",
+             "train@epoch2", "merge@epoch2", "evaluate@epoch2-test", "report"}  # fmt: skip
+ALL = AFTER_SFT | {"problems", "infer@cot-1", "infer@l2m-1", "infer@pot-1", "baseline@test", "preprocess@epoch1"}
 
 
 class Copy:
@@ -44,6 +48,7 @@ class Copy:
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
         results = ("metrics/", "plots/", "manifests/", "dvc.lock")
+        folder.mkdir(exist_ok=True)
         for name in filter(None, listed.stdout.split("\0")):
             if (ROOT / name).is_file() and not name.startswith(results):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +57,13 @@ class Copy:
         copy.edit(SMALL)
         copy.run("git", "init", "-q")
         copy.commit()
+        return copy
+
+    def copied(self, folder: Path) -> Self:
+        """All of it again, results, cache and scratch included."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        copy = type(self)(folder)
+        shutil.copytree(self.audit, copy.audit, dirs_exist_ok=True)
         return copy
 
     def cloned(self, folder: Path) -> Self:

@@ -15,23 +15,10 @@ import pandas as pd
 import pytest
 from dvc.repo import Repo
 
-from tests.project import Copy
+from tests.project import AFTER_SFT, ALL
 from tests.test_dvc_yaml import says_nothing
 
-AFTER_SFT = {"train@epoch1", "merge@epoch1", "evaluate@epoch1-test", "sample@epoch1-2", "preprocess@epoch2",
-             "train@epoch2", "merge@epoch2", "evaluate@epoch2-test", "report"}  # fmt: skip
-ALL = AFTER_SFT | {"problems", "infer@cot-1", "infer@l2m-1", "infer@pot-1", "baseline@test", "preprocess@epoch1"}
-
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """The project after a first run of everything."""
-    made = Copy.made(tmp_path_factory.mktemp("project"))
-    assert made.ran("repro") == ALL
-    made.commit()
-    return made
 
 
 def covered(path: str, by: Iterable[str]) -> bool:

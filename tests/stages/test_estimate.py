@@ -1,0 +1,90 @@
+"""Estimates from manifests: what scales with what, and what stays unknown."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from stages.estimate import Need, need, reference, work
+
+INFER = {"k": 1, "max_tokens": 256}
+TRAIN = {"max_steps": 120, "epochs": None, "batch_size": 16, "gradient_accumulation": 1}
+
+
+def manifest(stage: str, rows_in: int = 400, rows_out: int = 400, seconds: float = 60, **more) -> dict:
+    return {
+        "stage": stage, "started": "2026-01-01T00:00:00+00:00", "seconds": seconds, "device": "2 x a CPU",
+        "params": {"infer": INFER}, "rows": {"in": rows_in, "out": rows_out, "dropped": {}},
+        "tokens": {"prompt": 100 * rows_out, "completion": 30 * rows_out},
+        "sampled": {"completions": rows_out, "tokens": 30 * rows_out, "seconds": seconds - 5}, **more,
+    }  # fmt: skip
+
+
+def stage(name: str, size: int | None = 1000) -> SimpleNamespace:
+    return SimpleNamespace(name=name, outs=[SimpleNamespace(meta=SimpleNamespace(size=size), hash_info="md5")])
+
+
+def test_the_same_work_takes_the_same():
+    found = need(stage("infer@cot-1"), manifest("infer@cot-1"), 1.0, {"infer": INFER}, None)
+    assert found == Need(400, 130 * 400, 60, 2000, "its manifest, 2026-01-01")
+
+
+@pytest.mark.parametrize(("growth", "k", "times"), [(1, 3, 3), (2, 1, 2), (0.5, 4, 2)])
+def test_more_problems_or_samples_take_more_but_start_once(growth, k, times):
+    found = need(stage("infer@cot-1"), manifest("infer@cot-1"), growth, {"infer": INFER | {"k": k}}, None)
+    assert found[:4] == (400 * times, 130 * 400 * times, pytest.approx(5 + 55 * times), 2000 * times)
+
+
+def test_a_resumed_run_tells_its_speed_by_what_it_sampled():
+    resumed = manifest("infer@cot-1", seconds=15, sampled={"completions": 100, "tokens": 3000, "seconds": 10})
+    assert need(stage("infer@cot-1"), resumed, 1, {"infer": INFER}, None).seconds == pytest.approx(5 + 40)
+
+
+def test_a_stage_that_never_ran_takes_the_likest_manifest():
+    known = {name: manifest(name) for name in ("infer@cot-1", "infer@pot-1", "sample@epoch1-2")}
+    assert reference("infer@pot-2", known)["stage"] == "infer@pot-1"
+    assert reference("infer@cot-1", known)["stage"] == "infer@cot-1"
+    assert reference("merge@epoch1", known) is None
+    known["infer@cot-1"]["sampled"]["completions"] = 0  # all of it came from the journal: it tells no speed
+    assert reference("infer@cot-1", known)["stage"] == "infer@pot-1"
+
+
+@pytest.mark.parametrize(
+    ("params", "rows", "expected"),
+    [
+        ({"sft": TRAIN}, 400, 120 * 16),
+        ({"sft": TRAIN | {"max_steps": None, "epochs": 3}}, 400, 3 * 400),
+        ({"sft": TRAIN | {"max_steps": None, "epochs": 1, "gradient_accumulation": 2}}, 400, 13 * 32),
+        ({"infer": {"k": 4}, "model": {"name": "models/base"}}, 100, 400),
+        ({"evaluate": {"max_tokens": 8}}, 100, 100),
+        ({"problems": {"world": {"train": 10, "test": 5, "seed": 7}}}, 1, 15),
+    ],
+)
+def test_work(params, rows, expected):
+    assert work(params, rows) == expected
+
+
+def test_steps_decide_what_training_takes_and_a_model_stays_as_large():
+    found = manifest("train@epoch1", params={"sft": TRAIN}, tokens={"training": 5000}, rows={"in": 32, "out": 32})
+    found.pop("sampled")
+    more = need(stage("train@epoch1", 10**7), found, 2, {"sft": TRAIN | {"max_steps": 240}}, None)
+    assert more[:4] == (64, 10_000, 120, 2e7)
+
+
+MODEL = {"name": "models/base", "revision": None}
+
+
+def test_another_model_has_no_time_until_it_is_measured():
+    params = {"infer": INFER, "model": MODEL}
+    old, new = manifest("infer@cot-1", params=params), params | {"model": MODEL | {"name": "a/b"}}
+    assert need(stage("infer@cot-1"), old, 1, new, None).seconds is None
+    measured = {"device": "2 x a CPU", "start": 10, "seconds_per_completion": 0.5, "seconds_per_trained_token": 0.01}
+    assert need(stage("infer@cot-1"), old, 1, new, measured).seconds == 10 + 200
+    assert need(stage("infer@cot-1"), old, 1, params, measured).seconds == 60  # the manifest knows better
+    assert need(stage("infer@cot-1"), old, 1, params, measured | {"device": "1 x a GPU"}).seconds == 210
+
+
+def test_nothing_is_invented():
+    unknown = need(stage("merge@epoch1", None), None, 1, {}, None)
+    assert unknown == Need(None, None, None, None, "no manifest of its kind")
