@@ -48,7 +48,7 @@ def read(repo: Any, path: str, schema: Any) -> pd.DataFrame | None:
 def side(revision: str) -> Side:
     """Raises UserError for an unknown revision, or data that isn't at hand."""
     with lineage.opened(revision) as repo:
-        stages = repo.index.stages
+        stages = lineage.pipeline(repo)
         made = {out.def_path: str(out.hash_info.value) for stage in stages for out in stage.outs}
         inputs = {path: str(md5) for stage in stages for path, md5 in lineage.inputs(stage).items()}
         own = {path: read(repo, path, records.ATTEMPT) for path in sorted(made)

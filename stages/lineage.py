@@ -61,10 +61,16 @@ def terminal() -> Console:
     return console
 
 
+def pipeline(repo: Any) -> list[Any]:
+    """The stages of the current folder's dvc.yaml, in its order; a recipe's are those of its own folder."""
+    own = repo.fs.join(repo.fs.getcwd(), "dvc.yaml")
+    return [stage for stage in repo.index.stages if stage.path == own]
+
+
 def stage_of(repo: Any, path: str) -> Any:
     """The stage that makes `path`, or a folder around or in it; None for a file that no stage makes."""
     wanted = Path(path)
-    for stage in repo.index.stages:
+    for stage in pipeline(repo):
         for out in stage.outs:
             own = Path(out.def_path)
             if wanted == own or own in wanted.parents:

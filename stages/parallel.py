@@ -40,7 +40,7 @@ def divided(group: str) -> tuple[list[str], list[str]]:
         needed = set().union(*(networkx.descendants(repo.index.graph, stage) for stage in own)) - set(own)
         status = repo.status()
         todo = [stage.addressing for stage in own if stage.addressing in status]
-        return [stage.addressing for stage in repo.index.stages if stage in needed], todo
+        return [stage.addressing for stage in lineage.pipeline(repo) if stage in needed], todo
 
 
 class Team:

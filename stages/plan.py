@@ -30,8 +30,9 @@ def ordered(repo: Any) -> list[Any]:
     """The stages, each after those that it needs, otherwise as dvc.yaml has them."""
     import networkx
 
-    place = {stage: number for number, stage in enumerate(repo.index.stages)}
-    return list(networkx.lexicographical_topological_sort(repo.index.graph.reverse(), key=place.get))
+    place = {stage: number for number, stage in enumerate(lineage.pipeline(repo))}
+    graph = repo.index.graph.subgraph(place).reverse()
+    return list(networkx.lexicographical_topological_sort(graph, key=place.get))
 
 
 def reasons(stage: Any, changes: list) -> list[str]:
@@ -116,7 +117,7 @@ def main(calibrate: bool) -> None:
     measured = calibration.measure() if calibrate else calibration.known()
     with lineage.opened() as repo:
         planned = list(plan(repo, manifests, measured))
-        others = {stage.addressing for stage in repo.index.stages} - {one.stage.addressing for one in planned}
+        others = {stage.addressing for stage in lineage.pipeline(repo)} - {one.stage.addressing for one in planned}
         restored = [name for name in repo.status() if name in others]
         table = Table(title="would run, in this order", title_justify="left", box=None, pad_edge=False)
         for column in ("stage", "rows", "tokens", "time", "disk", "why", "estimated by"):

@@ -24,8 +24,9 @@ SCHEMAS = {name: getattr(records, name) for name in ("PROBLEM", "ATTEMPT", "EXAM
 
 def pipeline(repo: Any) -> str:
     """dvc.yaml: every input is a file of the project or made by a stage, every section is one that stages know."""
-    outs = [Path(out.def_path) for out in repo.index.outs]
-    for stage in repo.index.stages:
+    stages = lineage.pipeline(repo)
+    outs = [Path(out.def_path) for stage in stages for out in stage.outs]
+    for stage in stages:
         for dep in stage.deps:
             path = Path(dep.def_path)
             if not (path.exists() or any(path == out or path in out.parents or out in path.parents for out in outs)):
@@ -34,14 +35,13 @@ def pipeline(repo: Any) -> str:
                 if key.partition(".")[0] not in (*check.SECTIONS, *check.LISTS):
                     raise UserError(f"dvc.yaml: {stage.name} declares the parameter {key}, which no stage knows")
     plan.ordered(repo)
-    return f"{len(repo.index.stages)} stages without a cycle, every input at hand or made by one"
+    return f"{len(stages)} stages without a cycle, every input at hand or made by one"
 
 
 def tables(repo: Any) -> str:
     """Every table that is here has the columns of one of the four kinds of records, each of its type."""
     counts = dict.fromkeys(SCHEMAS, 0)
-    for out in repo.index.outs:
-        path = Path(out.def_path)
+    for path in [Path(out.def_path) for stage in lineage.pipeline(repo) for out in stage.outs]:
         files = sorted(path.glob("**/*.parquet")) if path.is_dir() else [path] * (path.suffix == ".parquet")
         for file in filter(Path.exists, files):
             kind = kind_of(file)

@@ -22,7 +22,7 @@ from whetstone.engines.journal import clear, size
 
 def uncached(repo: Any) -> Iterator[Path]:
     """Outs that a stage makes again rather than DVC's cache keeps, metrics and plots apart."""
-    for out in repo.index.outs:
+    for out in [out for stage in lineage.pipeline(repo) for out in stage.outs]:
         if not (out.use_cache or out.metric or out.plot) and Path(out.def_path).exists():
             yield Path(out.def_path)
 
@@ -48,7 +48,8 @@ def main(clears: bool, frees: bool) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if clears or frees:
             return
-        results = [Path(out.def_path) for out in repo.index.outs if Path(out.def_path) not in models]
+        outs = [Path(out.def_path) for stage in lineage.pipeline(repo) for out in stage.outs]
+        results = [path for path in outs if path not in models]
     rows = {
         "results in the workspace": (sum(map(taken, results)), "dvc.lock names them"),
         "merged models": (sum(map(taken, models)), "`make free` deletes them, their stages make them again"),

@@ -28,8 +28,7 @@ FACTS = (
 
 def tables(repo: Any, *schemas: Any) -> Iterator[tuple[Path, Any]]:
     """The pipeline's tables of these kinds that are here: (file, schema)."""
-    for out in repo.index.outs:
-        path = Path(out.def_path)
+    for path in [Path(out.def_path) for stage in lineage.pipeline(repo) for out in stage.outs]:
         for file in sorted(path.glob("**/*.parquet")) if path.is_dir() else [path] * (path.suffix == ".parquet"):
             if file.exists():
                 names = pq.read_schema(file).names
@@ -69,7 +68,7 @@ def grow(repo: Any, branch: Tree, path: str, seen: set[str]) -> None:
     """Adds what made `path` to the branch, and what that was made from, each stage once."""
     stage = lineage.stage_of(repo, path)
     if stage is None:  # a folder that several stages fill, or a file of the project
-        makers = [s for s in repo.index.stages for out in s.outs if Path(path) in Path(out.def_path).parents]
+        makers = [s for s in lineage.pipeline(repo) for out in s.outs if Path(path) in Path(out.def_path).parents]
         for maker in makers:
             grow(repo, branch, maker.outs[0].def_path, seen)
         return
@@ -98,7 +97,8 @@ def tree(repo: Any, model: str) -> Tree:
             root = Tree(described(path, out.hash_info.value))
             grow(repo, root, path, set())
             return root
-    known = sorted({str(Path(o.def_path).parent) for o in repo.index.outs if o.def_path.startswith("models/")})
+    outs = [Path(out.def_path) for stage in lineage.pipeline(repo) for out in stage.outs]
+    known = sorted({str(out.parent) for out in outs if out.parts[0] == "models"})
     raise UserError(f"{model}: no stage makes that; models: {', '.join(known)}")
 
 

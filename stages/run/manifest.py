@@ -50,9 +50,10 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
     from dvc.repo import Repo
 
     with Repo() as repo:
-        name = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
-        equal = [one for one in repo.index.stages if one.cmd == command and Path(one.wdir) == Path.cwd()]
-        stage = next((one for one in equal if name in ("", one.name)), None)
+        address = os.environ.get("DVC_STAGE", "")
+        found = [one for one in repo.index.stages if one.cmd == command and Path(one.wdir) == Path.cwd()]
+        found = [one for one in found if address.rpartition(":")[2] in ("", one.name)]
+        stage = max(found, key=lambda one: one.addressing == address, default=None)  # two pipelines may have its name
         if stage is None:
             return work()
         started = datetime.now(UTC)
