@@ -26,7 +26,7 @@ NAMED = "named"  # pool of documents that name their strategy
 MAX_POSITIONS, ROW = 2048, 1280  # context of the model, tokens in a training row
 VOCABULARY = 2048  # an upper bound: merges run out before
 SEPARATOR = "\n\n"  # ends a document of a few-shot prompt
-PROMPT = Path(__file__).parents[1] / "prompts/star/world.yaml"
+PROMPT = Path(__file__).parents[1] / "recipes/star/prompts/world.yaml"
 
 
 class Strategies:

@@ -34,7 +34,7 @@ class ChoiceExample(BaseModel):
 
 
 class ChoicePrompt(BaseModel):
-    """One `prompts/star/<task>.yaml`."""
+    """One `recipes/star/prompts/<task>.yaml`."""
 
     model_config = ConfigDict(extra="forbid")
     template: str = Field(description="with {meta}, {question} and {options}; the model goes on after its end")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -23,7 +23,6 @@ from whetstone.errors import UserError
 from whetstone.records import fingerprint
 
 Strategy = Literal["sft", "sft_unique", "dpo"]
-OLD_NAMES = {"reinforce": "sft", "reinforce_unique": "sft_unique"}
 HINTED = 2  # position of an attempt that saw the right option marked
 _ATTEMPT = ["id", "problem_id", "sample", "position", "text", "verdict", "finish_reason"]
 
@@ -45,7 +44,6 @@ class Curation(BaseModel):
     )
     loops_per_problem: int = Field(1, ge=0, description="degenerate texts as the rejected one of a pair")
     loop_words: int = Field(40, ge=8, description="a degenerate text is cut to so many words")
-    gates: degenerate.Gates = degenerate.Gates()
     seed: int = 0
 
 
@@ -76,14 +74,6 @@ class Curated(NamedTuple):
     examples: list[dict]
     pairs: list[dict]
     statistics: dict
-
-
-def strategy(name: str) -> Strategy:
-    """Raises UserError for a name that is neither a strategy nor an old name of one."""
-    found = OLD_NAMES.get(name, name)
-    if found not in ("sft", "sft_unique", "dpo"):
-        raise UserError(f"unknown strategy {name!r}; known: sft, sft_unique, dpo (and reinforce, reinforce_unique)")
-    return found
 
 
 def load(
@@ -203,6 +193,7 @@ def curate(
     orders: int,
     how: Strategy,
     options: Curation,
+    gates: degenerate.Gates,
 ) -> Curated:
     """Training data from attempts at the problems (records.ATTEMPT, records.PROBLEM). `orders` is how many orders the
     samples of a problem went through in turn.
@@ -210,7 +201,7 @@ def curate(
     Raises:
         UserError: an attempt names an unknown problem, or nothing can be trained on (with the counts that say why).
     """
-    by_problem = load(attempts, asked, orders, options.gates)
+    by_problem = load(attempts, asked, orders, gates)
     examples: list[dict] = []
     pairs: list[dict] = []
     unmatched: Counter = Counter()
@@ -284,11 +275,3 @@ def _counts(groups: Sequence[Sequence[Sampled]], own: set[str], kept: Mapping, m
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def stops(history: Iterable[float], patience: int) -> bool:
-    """Whether dev accuracy has been below its best for `patience` iterations in a row, up to the last one."""
-    best, since = -math.inf, 0
-    for value in history:
-        best, since = (value, 0) if value > best else (best, since + (value < best))
-    return since >= patience

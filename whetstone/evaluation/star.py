@@ -6,7 +6,8 @@ several times under different orders of its options (sample s under order s); ac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -163,3 +164,11 @@ def sampled(attempts: pd.DataFrame, problems: pd.DataFrame) -> dict:
             f"pass_at_{k}": pass_at(list(own["sum"]), k, k),
         }
     return found
+
+
+def stops(history: Iterable[float], patience: int) -> bool:
+    """Whether dev accuracy has been below its best for `patience` iterations in a row, up to the last one."""
+    best, since = -math.inf, 0
+    for value in history:
+        best, since = (value, 0) if value > best else (best, since + (value < best))
+    return since >= patience

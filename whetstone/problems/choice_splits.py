@@ -51,8 +51,8 @@ def assemble(
         if exposed and source.split != "test" and not train_on_test:
             raise UserError(
                 f"{source.path or source.dataset}: `split: {source.split}` would train on {exposed} rows of a "
-                "published test set; give them `split: test`, or set `problems.train_on_test: true` and know that the numbers "
-                "can't be compared with any published ones"
+                "published test set; give them `split: test`, or set `problems.train_on_test: true` and know that the "
+                "numbers can't be compared with any published ones"
             )
     frame = pd.concat(tables, ignore_index=True)
     frame["group"] = grouped(list(frame["keys"]))

@@ -1,7 +1,7 @@
 """Public multiple-choice sets as PROBLEM rows: MMLU, MMMLU, Global-MMLU, LogiQA 2.0, AQuA, CommonsenseQA.
 
-`source` says data set and language (`mmlu:yo`). Each row has the keys by which it belongs together with others: its id,
-the same in every language, its text, and its passage. `problems.choice_splits` makes groups and splits of them.
+`source` says data set and language (`mmlu:yo`). Each row has the keys by which it belongs together with others: its
+id, the same in every language, its text, and its passage. `problems.choice_splits` makes groups and splits of them.
 """
 
 from __future__ import annotations

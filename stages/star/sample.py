@@ -1,0 +1,76 @@
+"""A model's samples of the training problems, or, with --hinted, those and second tries that see the right option."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pandas as pd
+from pydantic import Field
+
+from stages import common, output, serving
+from stages.star import common as star
+from whetstone import records
+from whetstone.engines.base import Sampling
+from whetstone.records import seed_of
+
+
+class Rationalize(common.Strict):
+    """Which share of the problems that no sample solved is tried again with the hint."""
+
+    share: float = Field(1.0, gt=0, le=1)
+
+
+def chosen(problem_id: str, share: float, seed: int) -> bool:
+    return seed_of(seed, "rationalize", problem_id) / 2**31 < share
+
+
+@click.command(cls=common.Stage)
+@click.option("--model", required=True, help="base or an iteration of params.yaml, such as sft1")
+@click.option("--hinted", is_flag=True, help="second tries at what its samples didn't solve, after the samples")
+def main(model: str, hinted: bool) -> None:
+    """Writes data/attempts/MODEL.parquet, or data/attempts/MODEL-hinted.parquet."""
+    section, prompting = common.section("sample", star.Sample), common.section("prompt", star.Prompt)
+    share = common.section("rationalize", Rationalize).share if hinted else 0.0
+    star.iterations()
+    out = Path("data/attempts") / f"{model}{star.HINTED if hinted else ''}.parquet"
+    if best := star.stopped(model):
+        records.write([], records.ATTEMPT, out)
+        return click.echo(f"{model}: this arm has stopped, {best} is its best; nothing is sampled")
+    prompt = star.prompt(prompting)
+    problems, shots = star.problems("train"), prompting.shots if model == "base" else prompting.trained_shots
+    earlier = pd.DataFrame()
+    if hinted:
+        from whetstone.choice_rollouts import failed
+
+        earlier = records.read(Path("data/attempts") / f"{model}.parquet", records.ATTEMPT)
+        again = {one for one in failed(earlier) if chosen(one, share, section.seed)}
+        problems = problems[problems["id"].isin(again)]
+    with serving.open_engine(model) as engine:
+        from whetstone import choice_rollouts
+
+        attempts = choice_rollouts.attempts(
+            engine,
+            problems,
+            choice_rollouts.Asking(prompt, prompting.think, shots),
+            Sampling(section.max_tokens, section.temperature, section.top_p, stop=prompt.stop),
+            k=1 if hinted else section.k,
+            orders=1 if hinted else section.orders,
+            model=model,
+            seed=section.seed,
+            store=common.scratch("journal") / f"star-{out.stem}.sqlite",
+            hinted=hinted,
+        )
+    rows = records.write(pd.concat([earlier, attempts], ignore_index=True), records.ATTEMPT, out)
+    output.count(len(problems), rows)
+    output.finish(
+        f"sample {out.stem}",
+        problems=len(problems),
+        attempts=len(attempts),
+        verdicts=attempts["verdict"].value_counts().to_dict() if len(attempts) else {},
+        path=out,
+    )
+
+
+if __name__ == "__main__":
+    main()
