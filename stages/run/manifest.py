@@ -32,13 +32,6 @@ PACKAGES = (
 )
 
 
-def read(stage: str, folder: str | Path = FOLDER) -> dict[str, Any] | None:
-    """The manifest of a stage by its name in dvc.yaml, such as `infer@cot-1`; None where it never ran here, since a
-    stage can be restored from a cache."""
-    path = Path(folder) / f"{stage}.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> Any:
     """Does the work of the stage whose `cmd` in dvc.yaml is `command`; other work is done without a record.
 

@@ -1,0 +1,210 @@
+"""What reproducibility costs and whether it holds, on the default pipeline, each part by itself.
+
+    python -m benchmarks.reproducibility noop      # `dvc repro` with nothing to do: the default pipeline, 100 parts
+    python -m benchmarks.reproducibility kills     # killed 20 times on the way: same bytes? how much longer?
+    python -m benchmarks.reproducibility clones    # two clean clones: same bytes? and with another number of threads?
+
+Each works in clones of HEAD in .scratch/reproducibility and adds to benchmarks/results/reproducibility.json. `--small`
+takes the setting of the tests instead of the default one and writes no results: it is there to try the benchmark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK, RESULTS = ROOT / ".scratch/reproducibility", ROOT / "benchmarks/results/reproducibility.json"
+KILLS, REPEATS = 20, 5
+
+
+def clone(name: str, changes: dict[str, Any]) -> Path:
+    """A clean clone of HEAD without results of its own, so that everything runs; `changes` go into params.yaml."""
+    folder = WORK / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(folder)], check=True)
+    yaml, path = YAML(), folder / "params.yaml"
+    params = yaml.load(path)
+    merge(params, changes)
+    yaml.dump(params, path)
+    return folder
+
+
+def merge(into: dict, values: dict) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            merge(into.setdefault(key, {}), value)
+        else:
+            into[key] = value
+
+
+def environment(threads: int | None = None) -> dict[str, str]:
+    """Without what would tie a clone to this project's DVC."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    return own | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+
+
+def repro(folder: Path, threads: int | None = None) -> float:
+    """Seconds of a whole `dvc repro`."""
+    began = time.monotonic()
+    done = subprocess.run(["dvc", "repro"], cwd=folder, env=environment(threads), capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"dvc repro failed in {folder}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return time.monotonic() - began
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Hash of every table, model, metric and plot, and of dvc.lock."""
+    files = [file for room in ("data", "models", "metrics", "plots") for file in sorted(folder.glob(f"{room}/**/*"))]
+    files = [file for file in files if file.is_file() and not file.name.endswith(".partial")]
+    return {str(file.relative_to(folder)): hashlib.md5(file.read_bytes()).hexdigest()
+            for file in [*files, folder / "dvc.lock"]}  # fmt: skip
+
+
+def differing(a: Path, b: Path) -> list[str]:
+    one, other = results(a), results(b)
+    return sorted(path for path in {*one, *other} if one.get(path) != other.get(path))
+
+
+def accuracies(folder: Path) -> dict[str, float]:
+    summary = json.loads((folder / "metrics/summary.json").read_text())
+    return {label: own["first_attempt"]["accuracy"] for label, own in summary.items()
+            if isinstance(own, dict) and "first_attempt" in own}  # fmt: skip
+
+
+def pretend(folder: Path) -> None:
+    """Results of the right sizes and names for every stage, committed to DVC as if they had been made: what a no-op
+    takes depends on nothing else."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        outs = [(Path(out.fs_path), out.use_cache) for out in repo.index.outs]
+    table = os.urandom(100_000)
+    for number, (path, _) in enumerate(outs):
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(table + str(number).encode())
+    for part in ("dev", "test", "test_hard", *(f"part-{n}" for n in range(1, 101))):
+        (folder / "data/problems").mkdir(parents=True, exist_ok=True)
+        (folder / f"data/problems/{part}.parquet").write_bytes(table + part.encode())
+    for path, cached in outs:
+        if not path.exists():
+            path.mkdir(parents=True)
+            (path / ("dpo.parquet" if cached else "model.safetensors")).write_bytes(table * (1 if cached else 100))
+            (path / "sft.parquet").write_bytes(table)
+    subprocess.run(["dvc", "commit", "-q", "-f"], cwd=folder, env=environment(), check=True)
+
+
+def noop(changes: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of `dvc repro` with nothing to do, median of some: of the pipeline really run, and of larger ones."""
+    found = {}
+    folder = clone("finished", changes)
+    repro(folder)
+    found["finished pipeline"] = timed(folder)
+    for name, parts in (("100 parts", {"sample_parts": [*range(1, 101)]}),
+                        ("100 parts, each in three strategies", {"infer_parts": [*range(1, 101)]})):  # fmt: skip
+        folder = clone("parts", {**changes, **parts})
+        pretend(folder)
+        found[name] = timed(folder)
+    return found
+
+
+def timed(folder: Path) -> dict[str, Any]:
+    stages = subprocess.run(["dvc", "stage", "list", "--name-only"], cwd=folder, env=environment(), check=True,
+                            capture_output=True, text=True).stdout.split()  # fmt: skip
+    repro(folder)
+    seconds = [round(repro(folder), 2) for _ in range(REPEATS)]
+    return {"stages": len(stages), "seconds": statistics.median(seconds), "all": seconds}
+
+
+def kills(changes: dict[str, Any], count: int = KILLS, seed: int = 0) -> dict[str, Any]:
+    """SIGKILL to `dvc repro` and all that it started, at random moments spread over the whole pipeline; then on."""
+    calm = clone("calm", changes)
+    undisturbed = repro(calm)
+    folder, chance, began, moments = clone("killed", changes), random.Random(seed), time.monotonic(), []
+    share = undisturbed / count
+    while len(moments) < count:
+        started = subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment(), start_new_session=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        wait = STARTUP + chance.uniform(0, 2 * share)
+        try:
+            started.wait(wait)
+            break  # it was done before
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+            moments.append(round(wait, 1))
+    repro(folder)
+    total = time.monotonic() - began
+    manifests = [json.loads(file.read_text()) for file in (calm / "manifests").glob("*.json")]
+    starting = [one["seconds"] - one["sampled"]["seconds"] for one in manifests if "sampled" in one]
+    starts = len(moments) * (STARTUP + statistics.mean(starting))
+    return {
+        "kills": len(moments),
+        "killed_after_seconds": moments,
+        "undisturbed_seconds": round(undisturbed, 1),
+        "total_seconds": round(total, 1),
+        "ratio": round(total / undisturbed, 3),
+        "seconds_to_start_again": round(starts / max(len(moments), 1), 1),
+        "ratio_without_starting_again": round((total - starts) / undisturbed, 3),
+        "differing_files": differing(calm, folder),
+    }
+
+
+STARTUP = 1.5  # seconds that DVC takes to begin with a stage
+
+
+def clones(changes: dict[str, Any]) -> dict[str, Any]:
+    """What differs between two clean clones, and between numbers of threads."""
+    folders = {name: clone(name, changes) for name in ("one", "other", "threads")}
+    many = os.cpu_count() or 1
+    for name, threads in (("one", 1), ("other", 1), ("threads", max(many, 2))):
+        repro(folders[name], threads)
+    one, other, threads = folders.values()
+    return {
+        "files": len(results(one)),
+        "differing_between_clones": differing(one, other),
+        "threads": [1, max(many, 2)],
+        "differing_between_threads": differing(one, threads),
+        "accuracies": {"1 thread": accuracies(one), f"{max(many, 2)} threads": accuracies(threads)},
+    }
+
+
+@click.command()
+@click.argument("part", type=click.Choice(["noop", "kills", "clones"]))
+@click.option("--small", is_flag=True, help="the tests' setting, to try the benchmark; writes no results")
+@click.option("--count", default=KILLS, show_default=True, help="how many kills")
+@click.option("--seed", default=0, show_default=True, help="of the moments of the kills")
+def main(part: str, small: bool, count: int, seed: int) -> None:
+    """Measures one part."""
+    changes: dict[str, Any] = {}
+    if small:
+        from tests.project import SMALL
+
+        changes = SMALL
+    began = os.getloadavg()[0]
+    found = {"noop": noop, "clones": clones}[part](changes) if part != "kills" else kills(changes, count, seed)
+    found = {**found, "device": f"{os.cpu_count()} x {platform.machine()}", "load_average_before": round(began, 2)}
+    click.echo(json.dumps(found, indent=2))
+    if not small:
+        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        RESULTS.write_text(json.dumps({**known, part: found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
