@@ -22,6 +22,7 @@ import click
 import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
+from scipy.stats import permutation_test
 
 from whetstone import records
 from whetstone.evaluation.intervals import compare, paired_bootstrap, wilson
@@ -103,11 +104,18 @@ def pooled(tables: list[pd.DataFrame], column: str) -> dict:
 def compared(new: list[np.ndarray], old: list[np.ndarray]) -> dict:
     """Paired comparison for each seed, and of all seeds' outcomes together.
 
-    The interval over all resamples problems, not outcomes: a problem's outcomes under the seeds go together.
+    The interval over all resamples problems, not outcomes, and the p-value (two-sided) is of sign flips of problems'
+    mean differences: a problem's outcomes under the seeds go together.
     """
-    stacked = np.stack([np.mean(new, axis=0), np.mean(old, axis=0)], axis=1)
-    together = paired_bootstrap(stacked, lambda means: means[:, 0] - means[:, 1])
-    return {"all": together, "seeds": [compare(a, b) for a, b in zip(new, old, strict=True)]}
+    means = np.mean(new, axis=0), np.mean(old, axis=0)
+    together = paired_bootstrap(np.stack(means, axis=1), lambda pairs: pairs[:, 0] - pairs[:, 1])
+    flips = permutation_test(
+        means, lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type="samples", n_resamples=99_999, rng=0
+    )
+    return {
+        "all": {**together, "p_value": float(flips.pvalue)},
+        "seeds": [compare(a, b) for a, b in zip(new, old, strict=True)],
+    }
 
 
 def summarise(seeds: list[int], runs: dict[str, list[dict[str, pd.DataFrame]]]) -> dict:
@@ -137,6 +145,9 @@ def summarise(seeds: list[int], runs: dict[str, list[dict[str, pd.DataFrame]]]) 
         **{f"epoch2 vs {name}": compared(first("epoch2"), first(name)) for name in CONTROLS},
         **{f"{name} vs epoch1": compared(first(name), first("epoch1")) for name in CONTROLS},
     }
+    if "literal" in runs:
+        literal = [run["epoch2"]["first"].to_numpy() for run in runs["literal"]]
+        comparisons["epoch2 vs literal_epoch2"] = compared(first("epoch2"), literal)
     for name in runs:
         if name.startswith("only_"):
             other = [run["epoch1"]["first"].to_numpy() for run in runs[name]]
@@ -154,20 +165,27 @@ def table(summary: dict) -> str:
         "epoch1_sft": "control: epoch 1, then `sft` on its own data for another 120 steps",
         "epoch1_dpo": "control: epoch 1, then `dpo` on its own data, as many steps as epoch 2",
         "epoch2": "**epoch 2**",
+        "literal_epoch1": "literal reading, epoch 1: all problems, until solved",
+        "literal_epoch2": "literal reading, epoch 2: restart from base on epoch 1's own attempts",
+        **{
+            f"only_{name}_epoch1": f"control: trained on its own {name} solutions alone"
+            for name in ("cot", "l2m", "pot")
+        },
         "base_oracle": "base, any of three (oracle)",
         "epoch2_oracle": "epoch 2, any of three (oracle)",
     }
-    for name in [*told, *(n for n in summary["accuracy"] if n.startswith(("literal", "only_")))]:
+    for name, label in told.items():
+        if name not in summary["accuracy"]:  # a variant that `--only` left out
+            continue
         one = summary["accuracy"][name]
-        label = told.get(name) or name.replace("_", " ").replace("only", "control: only").replace("epoch1", "epoch 1")
         interval = f"{100 * one['accuracy']:.1f} % ({100 * one['low']:.1f}-{100 * one['high']:.1f})"
         lines.append(f"| {label} | {interval} | {', '.join(f'{100 * s:.1f}' for s in one['seeds'])} |")
-    lines += ["", "| paired, same problems | difference | p by seed |", "| --- | --- | --- |"]
+    lines += ["", "| paired, same problems | difference | p | p by seed |", "| --- | --- | --- | --- |"]
     for name, one in summary["comparisons"].items():
         gain = one["all"]
         told_gain = f"{100 * gain['value']:+.1f} points ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
         by_seed = ", ".join(f"{seed['p_value']:.2g}" for seed in one["seeds"])
-        lines.append(f"| {name} | {told_gain} | {by_seed} |")
+        lines.append(f"| {name} | {told_gain} | {gain['p_value']:.2g} | {by_seed} |")
     return "\n".join(lines)
 
 
