@@ -15,7 +15,7 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 
 .DEFAULT_GOAL := all
 .PHONY: all install params infer sample epoch1 epoch2 evaluate check plan trace compare experiments status free \
-	results base-model test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report chat docs help
+	results base-model test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report chat docs publish help
 
 ##@ Pipeline
 all: install params ## Install what is missing, run the pipeline, print the results and where the report is
@@ -72,6 +72,10 @@ experiments: install ## Experiments of this commit: what each set, and what came
 
 free: install ## Delete what can be made again: merged models and the scratch folder
 	@python -m stages.space --free
+
+publish: install ## Show what REPO=owner/name CHECKPOINT=epoch2 (or DATA=1) would upload to the Hub; UPLOAD=1 does it
+	@python -m stages.publish --repository "$(REPO)" $(if $(DATA),--data,--checkpoint "$(CHECKPOINT)") \
+		$(if $(MERGED),--merged) $(if $(LICENCE),--licence "$(LICENCE)") $(if $(UPLOAD),--upload) $(if $(PUBLIC),--public)
 
 ##@ Development
 test: install ## All tests, the whole pipeline included

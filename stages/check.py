@@ -22,7 +22,7 @@ SECTIONS = {
     "sample": sample.Sample,
     "dpo": DpoConfig,
     "evaluate": common.Evaluate,
-    "runtime": serving.Runtime,
+    "runtime": common.Runtime,
 }
 LISTS = ("strategies", "infer_parts", "sample_parts", "datasets")
 

@@ -50,6 +50,18 @@ class Evaluate(Strict):
     stop: tuple[str, ...] = ("\n\n",)
 
 
+class Runtime(Strict):
+    """Knobs that can't change a result, so that no stage depends on them.
+
+    `options` are those of the engine's class, such as `tensor_parallel_size` of vllm or `key_variable` of openai.
+    """
+
+    device: str | None = None
+    slots: int = Field(256, ge=1)
+    options: dict[str, Any] = {}
+    report_to: Literal["none", "trackio", "wandb", "mlflow", "dvclive"] = "none"
+
+
 class Structure(NamedTuple):
     """Epochs, strategies, and the names of the evaluation sets; the first of these is the headline."""
 

@@ -71,7 +71,7 @@ def disk(repo: Any) -> str:
 
 def device() -> str:
     """What the parameters ask of the machine is there, as far as can be told without torch."""
-    engine, runtime = common.section("engine", serving.Engine), common.section("runtime", serving.Runtime)
+    engine, runtime = common.section("engine", serving.Engine), common.section("runtime", common.Runtime)
     gpu = shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
     if engine.kind == "vllm" and importlib.util.find_spec("vllm") is None:
         raise UserError(f"{common.PARAMS}: `engine.kind` is vllm, which isn't installed here; `make vllm` does")

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from stages import common, output
 from whetstone import engines
@@ -28,17 +27,6 @@ class Engine(common.Strict):
     options: dict[str, Any] = {}
 
 
-class Runtime(common.Strict):
-    """Knobs that can't change a result, so that no stage depends on them.
-
-    `options` are those of the engine's class, such as `tensor_parallel_size` of vllm or `key_variable` of openai.
-    """
-
-    device: str | None = None
-    slots: int = Field(256, ge=1)
-    options: dict[str, Any] = {}
-
-
 @contextlib.contextmanager
 def open_engine(label: str) -> Iterator[engines.Engine]:
     """The engine of a model by its label, freed at the end; on a GPU, no other stage's engine beside it."""
@@ -53,7 +41,7 @@ def open_engines(*labels: str) -> Iterator[list[engines.Engine]]:
     A server of the openai engine is asked for the base model by `model.name`, for an epoch's by its folder, which is
     what `vllm serve models/epoch1/merged` calls it.
     """
-    spec, runtime = common.section("engine", Engine), common.section("runtime", Runtime)
+    spec, runtime = common.section("engine", Engine), common.section("runtime", common.Runtime)
     settings = {"slots": runtime.slots, **spec.options, **runtime.options}
     device = "cpu"
     if spec.kind == "openai":

@@ -17,7 +17,7 @@ from stages import common, output
 from whetstone import records
 from whetstone.engines.base import Sampling
 from whetstone.errors import UserError
-from whetstone.training import checks
+from whetstone.training import checks, trackers
 from whetstone.training.config import DpoConfig, SftConfig, TrainingConfig
 from whetstone.training.dpo import train_dpo
 from whetstone.training.sft import train_sft
@@ -52,7 +52,8 @@ def fit(epoch: str, kind: str) -> dict[str, Any]:
     if rows.empty:
         raise UserError(f"{table}: 0 rows to train {epoch} on; metrics/preprocess/{epoch}.json tells what was dropped")
     out, scratch = Path("models") / epoch / "adapter", common.scratch("train", epoch)
-    options: dict[str, Any] = {}
+    runtime = common.section("runtime", common.Runtime)
+    options: dict[str, Any] = {"tracker": trackers.tracker(runtime.report_to, epoch, common.scratch("dvclive"))}
     if config.select == "dev_accuracy":
         evaluate = common.section("evaluate", common.Evaluate)
         options["dev"] = dev_accuracy(records.read(DEV, records.PROBLEM), evaluate)
@@ -121,7 +122,9 @@ def launch(epoch: str, kind: str, devices: int) -> None:
     if 0 < (found := checks.cuda_devices()) < devices:
         raise UserError(f"{common.PARAMS}: `{kind}.devices` is {devices}, but this machine shows {found} GPUs")
     processes = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    child = subprocess.Popen([sys.executable, *processes, "-m", "stages.training", kind, epoch])
+    found = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, found))}
+    child = subprocess.Popen([sys.executable, *processes, "-m", "stages.training", kind, epoch], env=environment)
     try:
         code = child.wait()
     except BaseException:

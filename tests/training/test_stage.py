@@ -39,6 +39,7 @@ def project(tmp_path, monkeypatch, base, examples, pairs):
             "sft": COMMON | (fields if stage is sft else {}),
             "dpo": COMMON | (fields if stage is dpo else {}),
             "evaluate": {"max_tokens": 8, "stop": ["\n\n"]},
+            "runtime": {},
         }
         with open("params.yaml", "w") as file:
             YAML().dump(params, file)

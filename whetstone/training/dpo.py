@@ -26,6 +26,7 @@ def train_dpo(
     held_out: pd.DataFrame | None = None,
     base_path: str | Path | None = None,
     report: Callable[[str], None] | None = None,
+    tracker: Callable[[Any], None] | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Trains the model in `model_path` on `pairs` (`records.PAIR`); everything else as in `sft.train_sft`.
 
@@ -55,6 +56,8 @@ def train_dpo(
             preference.add_reference(models[1], [rows, *([] if unseen is None else [unseen])], config, folder)
         trainer = preference.trainer(model, tokenizer, rows, config, folder, unseen)
         trainer.follow(config, lengths, dev, report)
+        if tracker:
+            tracker(trainer)
         trainer.go(folder)
     summary, curve = loop.finish(trainer, folder, model_path, out)
     return {**summary, "truncated": cut}, curve

@@ -24,6 +24,7 @@ def train_sft(
     dev: Callable[[Any, Any, int], float] | None = None,
     held_out: pd.DataFrame | None = None,
     report: Callable[[str], None] | None = None,
+    tracker: Callable[[Any], None] | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Trains the model in `model_path` on `examples` (`records.EXAMPLE`) and writes the adapter (or, with adapter
     `none`, the model) to `out` when it is done.
@@ -45,6 +46,7 @@ def train_sft(
             `scratch` with another dev set.
         held_out: rows like `examples`, for select `dev_loss`: the lowest loss on them is the result.
         report: receives a line of progress now and then.
+        tracker: is given the trainer before it begins, see `trackers`.
 
     Returns:
         (summary, curve): steps, tokens, seconds, first and last loss, dev values, chosen step; and a row per step.
@@ -71,6 +73,8 @@ def train_sft(
     with loop.memory_errors(config, max(map(len, rows["input_ids"]))):
         trainer = weighted.trainer(model, tokenizer, rows, config, folder, unseen)
         trainer.follow(config, [len(ids) for ids in rows["input_ids"]], dev, report)
+        if tracker:
+            tracker(trainer)
         trainer.go(folder)
     summary, curve = loop.finish(trainer, folder, model_path, out)
     return {**summary, "truncated": cut}, curve
