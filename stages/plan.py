@@ -35,25 +35,27 @@ def ordered(repo: Any) -> list[Any]:
     return list(networkx.lexicographical_topological_sort(graph, key=place.get))
 
 
-def reasons(stage: Any, changes: list) -> list[str]:
-    """Why DVC would run the stage as things stand, in words, from what its status tells; nothing where it wouldn't."""
+def reasons(stage: Any, status: Mapping[str, list]) -> list[str]:
+    """Why DVC would run the stage by itself, in words, from the `status` of all; nothing where it wouldn't.
+
+    What another stage makes, which isn't as it should be either, isn't a reason: that one comes first. Results that
+    changed or are gone are no reason where the cache has them: DVC takes them from there.
+    """
     if not any(out.hash_info for out in stage.outs):
         return ["never ran"]
     found: list[str] = []
-    gone = []
+    changes = status.get(stage.addressing, [])
+    unsettled = [out for one in lineage.pipeline(stage.repo) if one.addressing in status for out in one.outs]
     for change in changes:
         if change == "changed checksum":
             found.append("its command changed")
-            continue
-        for kind, entries in change.items():
-            for path, state in entries.items():
+        elif "changed deps" in change:
+            for path, state in change["changed deps"].items():
                 if isinstance(state, Mapping):
                     found += [f"{key} {word}" for key, word in state.items()]
-                elif state in ("deleted", "not in cache"):
-                    gone += [path] * (kind == "changed outs")
-                else:
+                elif not any(related(out.def_path, path) for out in unsettled):
                     found.append(f"{path} {state}")
-    if gone and not found and not stage.outs_cached():
+    if not found and any("changed outs" in change for change in changes) and not stage.outs_cached():
         found = ["its result is neither here nor in the cache"]
     return found
 
@@ -65,7 +67,7 @@ def plan(repo: Any, manifests: Mapping[str, dict], measured: dict | None) -> Ite
     status, order = repo.status(), ordered(repo)
     for stage in order:
         before = [one for one in repo.index.graph.successors(stage)]
-        why = reasons(stage, status.get(stage.addressing, []))
+        why = reasons(stage, status)
         after = [one.name for one in order if one in before and one.name in running]
         if after and not why:
             why = [f"after {', '.join(after[-3:])}" + (f" and {len(after) - 3} more" if len(after) > 3 else "")]

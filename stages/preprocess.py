@@ -13,13 +13,34 @@ from whetstone.curation.smart import Curation, curate
 from whetstone.errors import UserError
 
 
+def attempts_of(label: str) -> pd.DataFrame:
+    """A model's attempts at the parts that the parameters name. Its folder may hold tables of strategies or parts that
+    were in them before: DVC leaves those where they are.
+
+    Raises:
+        UserError: there is none.
+    """
+    params, folder = common.read_params(), Path("data/attempts") / label
+    if label == "base":
+        names = [f"{name}-{part}" for name in params["strategies"] for part in params["infer_parts"]]
+    else:
+        names = [f"part-{part}" for part in params["sample_parts"]]
+    here = sorted(file.stem for file in folder.glob("*.parquet"))
+    if left_over := [name for name in here if name not in names]:
+        click.echo(f"{folder}: {', '.join(left_over)} left out; {common.PARAMS} asks for {', '.join(names)}")
+    if not {*here} & {*names}:
+        raise UserError(f"{folder}: no such table; run the stages that make them (`dvc repro` does)")
+    wanted = [folder / f"{name}.parquet" for name in here if name in names]
+    return pd.concat([records.read(table, records.ATTEMPT) for table in wanted], ignore_index=True)
+
+
 @click.command(cls=common.Stage)
 @click.option("--epoch", required=True, help="which epoch of params.yaml, such as epoch1")
 def main(epoch: str) -> None:
     """Writes data/training/EPOCH/sft.parquet and dpo.parquet, and metrics/preprocess/EPOCH.json."""
     spec, options = common.epoch_of(epoch), common.section("preprocess", Curation)
     folder = Path("data/attempts") / spec.attempts
-    attempts = records.read(folder, records.ATTEMPT)
+    attempts = attempts_of(spec.attempts)
     parts = sorted(Path("data/problems").glob("part-*.parquet"))
     problems = pd.concat([records.read(part, records.PROBLEM) for part in parts], ignore_index=True)
     try:

@@ -15,6 +15,7 @@ import networkx
 import pytest
 from dvc.repo import Repo
 
+from stages import lineage, plan
 from tests.project import ROOT, Copy
 
 pytestmark = pytest.mark.slow
@@ -100,7 +101,7 @@ CHANGES: dict[str, Callable[[Copy], None]] = {
     "a comment in `whetstone/evaluation/`": comment("whetstone/evaluation/intervals.py"),
     "a comment in `whetstone/report/`": comment("whetstone/report/page.py"),
     "a comment in `whetstone/records.py`": comment("whetstone/records.py"),
-    "a row of a table is edited by hand": row,
+    "a row of a table is edited by hand (it comes back from the cache)": row,
     "the base model's configuration": replace("models/base/config.json", "{", "{ "),
     "a merged model is deleted (`make free`)": remove("models/epoch1/merged"),
     "`problems.world.train`": param({"problems": {"world": {"train": 160}}}),
@@ -134,13 +135,15 @@ class Reach(NamedTuple):
 def reach(copy: Copy, change: Callable[[Copy], None]) -> Reach:
     change(copy)
     try:
+        os.chdir(copy.folder)
         with Repo(str(copy.folder)) as repo:
-            status, stages = repo.status(), repo.index.stages
-            at_once = [stage for stage in stages if stage.name in {one.rpartition(":")[2] for one in status}]
+            status, stages = repo.status(), lineage.pipeline(repo)
+            at_once = [stage for stage in stages if plan.reasons(stage, status)]
             reached = set().union(*(networkx.ancestors(repo.index.graph, stage) for stage in at_once))
             after = [stage for stage in stages if stage in reached and stage not in at_once]
             return Reach(*([stage.name for stage in some] for some in (at_once, after, stages)))
     finally:
+        os.chdir(ROOT)
         copy.run("git", "reset", "-q", "--hard")
         copy.run("git", "clean", "-qfd")
         if change is row:

@@ -64,6 +64,7 @@ class Project:
         (folder / "models/base/config.json").write_text("{}")
         self.params = YAML(typ="safe").load(ROOT / "params.yaml")
         self.params["problems"]["world"] = {"train": 60, "dev": 6, "test": 18, "test_hard": 6, "seed": 0}
+        self.params |= {"infer_parts": [1, 2], "sample_parts": [2, 3, 4, 5]}
         self.params["infer"] |= {"k": 1, "shots": 2}
         self.params["sample"] |= {"k": 2, "explore": "until_solved"}
         self.save()

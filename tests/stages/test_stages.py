@@ -127,6 +127,18 @@ def test_attempts_become_examples_pairs_and_statistics(problems):
     assert all("-99" in text for text in pairs["rejected"]) and len(pairs) > 0
 
 
+def test_tables_of_earlier_parameters_are_left_out(problems):
+    infer_all(problems)
+    problems.params |= {"strategies": ["cot", "l2m"], "infer_parts": [2]}
+    problems.save()
+    output = problems.run("preprocess", "--epoch", "epoch1")
+    assert "data/attempts/base: cot-1, l2m-1, pot-1, pot-2 left out; params.yaml asks for cot-2, l2m-2" in output
+    pairs = problems.read("data/training/epoch1/dpo.parquet", records.PAIR)
+    ids = {one for row in pairs["attempt_ids"] for one in row}
+    expected = [problems.read(f"data/attempts/base/{name}-2.parquet", records.ATTEMPT) for name in ("cot", "l2m")]
+    assert ids and ids <= {one for table in expected for one in table["id"]}
+
+
 # --- sample
 
 
