@@ -90,7 +90,8 @@ class Clock:
                     torch.cuda.synchronize()
                 clock.marks.append((time.perf_counter(), clock.done.copy()))
                 measured = clock.marks[-1][0] - clock.marks[min(WARM, len(clock.marks)) - 1][0]
-                control.should_training_stop |= len(clock.marks) > WARM and measured > SECONDS
+                enough = len(clock.marks) >= WARM + (1 if SMALL else 4)
+                control.should_training_stop |= enough and measured > SECONDS
 
         self.callback = Callback()
 
@@ -165,9 +166,12 @@ class Bench:
 
         if hasattr(trainer.model, "unload"):
             trainer.model.unload()
+        from whetstone.training import fused
+
         self.model.__dict__.pop("forward", None)
         for layer in self.model.model.layers:
             layer._compiled_call_impl = None
+        fused.unfuse(self.model)
         self.model.gradient_checkpointing_disable()
         self.model.set_attn_implementation("sdpa")
         self.model.requires_grad_(True)
@@ -180,9 +184,10 @@ class Bench:
         return cls(**{"learning_rate": 1e-4, "max_steps": MOST, "rank": RANK, "alpha": 2 * RANK, "dtype": "bfloat16",
                       "batch_size": 16, **fields})  # fmt: skip
 
-    def ours(self, table: Rows, preference: bool, **fields: Any) -> dict[str, Any]:
+    def ours(self, table: Rows, preference: bool, compiled: bool = False, **fields: Any) -> dict[str, Any]:
+        """`compiled`: PEFT's and transformers' own operations in compiled layers, instead of fused ones."""
+        from whetstone.training import fused, weighted
         from whetstone.training import preference as dpo
-        from whetstone.training import weighted
         from whetstone.training.config import DpoConfig, SftConfig
 
         config = self.config(DpoConfig if preference else SftConfig, **fields)
@@ -201,7 +206,16 @@ class Bench:
         made._save_checkpoint = lambda *_: None
         lengths = dpo.lengths(table) if preference else [len(ids) for ids in table["input_ids"]]
         made.follow(config, lengths, None, None)
-        found = measure(made, lambda: made.go(work))
+        fuse = fused.fuse
+        if compiled:
+            fused.unfuse(made.model)
+            fused.fuse = lambda model: None
+            for layer in self.model.model.layers:
+                layer.compile(dynamic=True)
+        try:
+            found = measure(made, lambda: made.go(work))
+        finally:
+            fused.fuse = fuse
         found["packed"] = made.packs
         if preference:  # all pairs' reference, by which a whole pass is slower than its steps
             each = reading[0] / len(table["prompt_ids"])
@@ -276,15 +290,15 @@ def sft(bench: Bench) -> dict[str, Any]:
     for size in (16, 32):
         case(f"ours, {size} rows", lambda size=size: bench.ours(table, False, batch_size=size))
     case("ours, 32 rows, recomputing", lambda: bench.ours(table, False, batch_size=32, gradient_checkpointing=True))
-    for size in (16, 32, 64):
-        case(f"ours, {size} rows, compiled", lambda size=size: bench.ours(table, False, batch_size=size, compile=True))
+    for size in (16, 32):
+        case(f"compiled, {size} rows", lambda size=size: bench.ours(table, False, True, batch_size=size))
     with contextlib.suppress(ImportError):
         import liger_kernel  # noqa: F401
 
         for size in (16, 20):  # the layers stay patched: last
             case(f"trl sorted, {size} rows, liger", lambda size=size: bench.trl(
                 table, False, per_device_train_batch_size=size, use_liger_kernel=True, **BEST))  # fmt: skip
-        case("ours, 32 rows, liger", lambda: bench.ours(table, False, batch_size=32))
+        case("fused and liger, 32 rows", lambda: bench.ours(table, False, batch_size=32))
     return ratios(cases, "tokens_per_second")
 
 
@@ -299,8 +313,7 @@ def dpo(bench: Bench) -> dict[str, Any]:
     case("trl without recomputing, 8 pairs", lambda: bench.trl(
         table, True, per_device_train_batch_size=8, gradient_checkpointing=False))  # fmt: skip
     case("ours, 8 pairs", lambda: bench.ours(few, True, batch_size=8))
-    for size in (8, 16, 32):
-        case(f"ours, {size} pairs, compiled", lambda size=size: bench.ours(few, True, batch_size=size, compile=True))
+    case("ours, 16 pairs, recomputing", lambda: bench.ours(few, True, batch_size=16, gradient_checkpointing=True))
     return ratios(cases, "rows_per_second", "rows_per_second_with_reference")
 
 
@@ -309,7 +322,8 @@ def ratios(cases: dict[str, dict], key: str, own: str | None = None) -> dict[str
         return max((one.get(name, 0.0) for label, one in cases.items() if label.startswith(prefix)), default=math.nan)
 
     ours = best("ours", own or key)
-    compared = {"to_defaults": cases["trl defaults"].get(key), "to_best": best("trl", key)}
+    compared = {"to_defaults": cases["trl defaults"].get(key), "to_best": best("trl", key),
+                "to_defaults_in_bfloat16": cases["trl defaults, bfloat16 weights"].get(key)}  # fmt: skip
     return {"cases": cases, "ratio": {name: round(ours / value, 2) for name, value in compared.items() if value}}
 
 
@@ -325,11 +339,9 @@ def qlora(bench: Bench) -> dict[str, Any]:
     gc.collect()
     torch.cuda.empty_cache() if torch.cuda.is_available() else None
     table, cases = rows(1000), {}
-    settings = [("nf4", 8, True, False), ("nf4", 8, False, False), ("nf4", 8, False, True), ("nf4", 16, True, False),
-                ("int8", 8, True, False)]  # fmt: skip
-    for kind, size, recompute, compiled in settings:
+    for kind, size, recompute in (("nf4", 8, True), ("nf4", 8, False), ("nf4", 16, True), ("int8", 8, True)):
         config = bench.config(SftConfig, adapter="qlora", quantisation=kind, batch_size=size,
-                              gradient_checkpointing=recompute, compile=compiled)  # fmt: skip
+                              gradient_checkpointing=recompute)  # fmt: skip
 
         def run(config=config) -> dict[str, Any]:
             model, tokenizer = loading.load(bench.base, config)
@@ -340,7 +352,7 @@ def qlora(bench: Bench) -> dict[str, Any]:
             made.model = made.model_wrapped = made.optimizer = made.accelerator = None
             return found
 
-        name = f"{kind}, {size} rows{', recomputing' if recompute else ''}{', compiled' if compiled else ''}"
+        name = f"{kind}, {size} rows{', recomputing' if recompute else ''}"
         cases[name] = attempt(name, run)
         gc.collect()
         torch.cuda.empty_cache() if torch.cuda.is_available() else None
@@ -387,10 +399,9 @@ def precision(folder: Path) -> dict[str, Any]:
     examples = pd.read_parquet(ROOT / "data/training/epoch1/sft.parquet")
     common = {"learning_rate": 1e-3, "max_steps": 30, "first_token_weight": 20}
     losses = {}
-    for name, fields in {"float32": {}, "bfloat16": {"dtype": "bfloat16"},
-                         "bfloat16, compiled": {"dtype": "bfloat16", "compile": True}}.items():  # fmt: skip
-        out = folder / name.replace(", ", "-")
-        _, curve = train_sft(ROOT / "models/base", examples, out, SftConfig(**common, **fields), scratch=folder / "p")
+    for name in ("float32", "bfloat16"):
+        config, out = SftConfig(**common, dtype=name), folder / name
+        _, curve = train_sft(ROOT / "models/base", examples, out, config, scratch=folder / "p")
         losses[name] = curve["loss"]
     gaps = {name: round(float((one - losses["float32"]).abs().max()), 5) for name, one in losses.items()}
     print(json.dumps(gaps), flush=True)

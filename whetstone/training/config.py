@@ -46,10 +46,6 @@ class TrainingConfig(BaseModel):
         description="cut completions that are too long (they lose their end of sequence) instead of refusing them",
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, about 20-30 % slower")
-    compile: bool = Field(
-        False,
-        description="compile the layers on a GPU: half as fast again in a third of the memory, after a minute or two",
-    )
     devices: int = Field(1, ge=1, description="GPUs that train side by side, each with rows of its own")
     sharded: bool = Field(
         False, description="divide weights and optimizer among the devices (FSDP), where one can't hold them"

@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from whetstone.errors import UserError
-from whetstone.training import checkpoints, loading, lora
+from whetstone.training import checkpoints, fused, loading
 from whetstone.training.config import TrainingConfig
 from whetstone.training.head import use_own_logits
 
@@ -91,10 +91,6 @@ class Loop:
         self.reported = time.monotonic()
         self.remove_callback(PrinterCallback)
         self.prepare_head()
-        if config.compile and self.args.device.type == "cuda":
-            for layer in self.plain_model.modules():
-                if type(layer).__name__ in (self.plain_model._no_split_modules or ()):
-                    layer.compile(dynamic=True)  # all layers are one program, for any number of tokens
         if config.adapter == "qlora":  # TRL rounds the adapter to bfloat16, in which small steps are lost
             for parameter in self.model.parameters():
                 parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
@@ -121,10 +117,10 @@ class Loop:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def switch(self, training: bool) -> None:
-        """To the attention and the adapted layers that only training knows, or back to those that sample."""
+        """To the attention, adapted layers and norms that only training knows, or back to those that sample."""
         if self.packs:
             self.plain_model.config._attn_implementation = "packed" if training else "sdpa"
-            (lora.fuse if training else lora.unfuse)(self.model)
+            (fused.fuse if training else fused.unfuse)(self.model)
 
     def go(self, folder: Path) -> None:
         """Trains, from the last complete checkpoint in `folder` on where there is one."""
@@ -192,7 +188,7 @@ class Loop:
         """What selects the checkpoint: the loss on rows held out, or `dev`'s value; the same in all processes."""
         start = time.monotonic()
         self.model.eval()
-        with torch.random.fork_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with torch.random.fork_rng(), torch.no_grad():
             values = [self.held_out_loss() if self.eval_dataset is not None else self._dev_value(step)]
         broadcast_object_list(values)
         self.model.train()

@@ -1,11 +1,11 @@
-"""An adapted layer in three products has PEFT's outputs and gradients."""
+"""Adapted layers and norms in fewer operations have the outputs and gradients that they have in more."""
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from whetstone.training import lora
+from whetstone.training import fused
 
 
 def adapted(base, **fields):
@@ -29,21 +29,21 @@ def gradients(model):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_outputs_and_gradients_are_pefts(base, checkpointing):
-    plain, fused = adapted(base).train(), adapted(base).train()
+    plain, ours = adapted(base).train(), adapted(base).train()
     if checkpointing:
-        fused.gradient_checkpointing_enable()
-    lora.fuse(fused)
-    (expected, theirs), (got, ours) = gradients(plain), gradients(fused)
+        ours.gradient_checkpointing_enable()
+    fused.fuse(ours)
+    (expected, theirs), (got, found) = gradients(plain), gradients(ours)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    assert ours.keys() == theirs.keys() and all("lora" in name for name in ours)
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-6)
+    assert found.keys() == theirs.keys() and all("lora" in name for name in found)
+    for name in found:
+        torch.testing.assert_close(found[name], theirs[name], rtol=1e-3, atol=1e-6)
 
 
 def test_with_the_adapter_off_it_is_the_base(base):
     model = adapted(base)
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    lora.fuse(model)
+    fused.fuse(model)
     with torch.no_grad(), model.disable_adapter():
         torch.testing.assert_close(model(IDS).logits, plain(IDS).logits, rtol=0, atol=0)
 
@@ -56,7 +56,7 @@ def test_under_autocast_it_computes_in_the_layers_precision(base):
     with torch.autocast("cpu", torch.bfloat16):
         expected = gradients(model)
         model.zero_grad()
-        lora.fuse(model)
+        fused.fuse(model)
         got = gradients(model)
     assert got[0].dtype == torch.bfloat16
     torch.testing.assert_close(got[0], expected[0], rtol=0.1, atol=0.1)
@@ -66,11 +66,29 @@ def test_under_autocast_it_computes_in_the_layers_precision(base):
 
 
 def test_dropout_and_undoing_leave_pefts_own(base):
+    def changed(model):
+        return sorted(type(m).__name__ for m in model.modules() if "forward" in m.__dict__)
+
+    norms = ["LlamaRMSNorm"] * 5
     model = adapted(base, lora_dropout=0.1)
-    lora.fuse(model)
-    assert not [m for m in model.modules() if "forward" in m.__dict__]
+    fused.fuse(model)
+    assert changed(model) == norms
     model = adapted(base)
-    lora.fuse(model)
-    assert len([m for m in model.modules() if "forward" in m.__dict__]) == 14
-    lora.unfuse(model)
-    assert not [m for m in model.modules() if "forward" in m.__dict__]
+    fused.fuse(model)
+    assert changed(model) == ["Linear"] * 14 + norms or changed(model) == norms + ["Linear"] * 14
+    fused.unfuse(model)
+    assert changed(model) == []
+
+
+def test_a_norm_that_computes_something_else_stays():
+    """Gemma's multiplies by 1 + weight; a norm that is trained is left to autograd."""
+    from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    trained, gemma, llama = LlamaRMSNorm(16), GemmaRMSNorm(16), LlamaRMSNorm(16)
+    for norm in (gemma, llama):
+        norm.requires_grad_(False)
+        norm.weight.copy_(torch.linspace(0.5, 1.5, 16))
+    gemma.variance_epsilon = 1e-6
+    fused.fuse(torch.nn.ModuleList([trained, gemma, llama]))
+    assert [("forward" in norm.__dict__) for norm in (trained, gemma, llama)] == [False, False, True]
