@@ -50,3 +50,13 @@ def test_links(document, link):
 def test_the_readme_begins_with_the_two_commands():
     opening = TEXT["README.md"].split("## ")[0]
     assert opening.index("    make  ") < opening.index("    make test")
+
+
+def test_recipes_name_the_stages_that_they_have():
+    text = TEXT["docs/recipes.md"]
+    for name, path in (("smart", "dvc.yaml"), ("star", "recipes/star/dvc.yaml")):
+        section = text.partition(f"## {name}: ")[2].partition("\n## ")[0]
+        named = {stage for row in re.findall(r"^\|[^|]*\|([^|]*)\|", section, re.MULTILINE) for stage in
+                 re.findall(r"`(\w+)`", row)} - {"sft", "dpo"}  # fmt: skip
+        stages = set(YAML(typ="safe").load(ROOT / path)["stages"])
+        assert named and named <= stages and stages - named <= {"problems"}
