@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 from tests.report.finished import finished
+from tests.report.test_times import RECORD
 from whetstone.report import run as runs
+from whetstone.report import times
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed: pip install -e '.[dev]'")
 axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe isn't installed")
@@ -150,6 +152,15 @@ def test_a_cell_of_the_heat_map_opens_its_attempts(tab, folder, attempts):
     assert count(page) == len(own) > 0
 
 
+def test_a_moved_choice_opens_its_problems(tab, folder, run):
+    page = tab(f"file://{folder}/index.html")
+    first = page.locator("#choice [data-dataset=test] .counts a").last
+    expected = int(first.text_content().split()[0])
+    first.click()
+    page.wait_for_selector("html[data-ready]")
+    assert count(page) == expected > 0
+
+
 # --- the viewer
 
 FILTERS = [
@@ -282,9 +293,14 @@ def test_markup_in_texts_is_text(viewer, attempts):
 def test_accessibility(tab, viewer, folder, scheme, size):
     report = tab(f"file://{folder}/index.html", scheme, size, bypass_csp=True)
     report.wait_for_selector(".chart svg")
-    shown = tab(f"file://{folder}/attempts.html", scheme, size, bypass_csp=True)
-    shown.wait_for_selector("#detail .sheet")
-    for page in (report, shown):
+    shown = [
+        tab(f"file://{folder}/attempts.html{part}", scheme, size, bypass_csp=True) for part in ("", "#list=pairs")
+    ]
+    for page in shown:
+        page.wait_for_selector("#detail .sheet")
+    (folder / "run.html").write_text(times.html({"infer@cot-1": RECORD, "report": None}))
+    run_page = tab(f"file://{folder}/run.html", scheme, size, bypass_csp=True)
+    for page in (report, *shown, run_page):
         found = axe_module.Axe().run(page).response["violations"]
         serious = {
             f"{one['id']}: {one['nodes'][0]['html'][:200]}"

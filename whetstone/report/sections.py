@@ -81,7 +81,7 @@ def dataset_section(
             for label in (changes.UNTAUGHT, *checkpoints)
             if families and (shares := changes.choice_shares(first[label], problems, strategies))
         ],
-        "moves": [_moved(first, old, new, drawn) for old, new in steps],
+        "moves": [_moved(first, old, new, dataset, drawn) for old, new in steps],
         "flips": [_flipped(first, old, new, problems, dataset, drawn) for old, new in flips],
         "example": _example(first, flips, attempts, problems),
         "controls": [_controls(attempts[label], problems, label, drawn) for label in checkpoints],
@@ -109,7 +109,7 @@ def _progress(summary: Mapping, checkpoints: Sequence[str]) -> list[dict]:
     ]
 
 
-def _moved(first: Mapping, old: str, new: str, drawn: Drawings) -> dict:
+def _moved(first: Mapping, old: str, new: str, dataset: str, drawn: Drawings) -> dict:
     rows = changes.moves(first[old], first[new])
     changed = sum(row["problems"] for row in rows if row["before"] != row["after"])
     heading = f"{title(old)} → {new}"
@@ -130,6 +130,14 @@ def _moved(first: Mapping, old: str, new: str, drawn: Drawings) -> dict:
     return {
         "title": heading,
         "changed": changed,
+        "links": [
+            {
+                "move": move,
+                "problems": int(n),
+                "link": link(**{"split": dataset, move_filter(old, new): move, "model": new, "position": "1"}),
+            }
+            for move, n in changes.moved(first[old], first[new]).value_counts().sort_index().items()
+        ],
         "problems": len(first[new]),
         "chart": drawn.draw(charts.moved(rows, heading)),
         "table": table,
