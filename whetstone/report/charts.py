@@ -123,7 +123,7 @@ def choices(rows: Sequence[Mapping], strategies: Sequence[str], families: Sequen
                 "axis": PERCENT,
                 "scale": {"domain": [0, 1]},
             },
-            "color": _colour(names, STRATEGY_COLOURS, "strategy"),
+            "color": _colour(names, STRATEGY_COLOURS, "strategy", columns=len(names)),
             "order": {"field": "strategy", "sort": "ascending"},
             "tooltip": [
                 {"field": "family"},
