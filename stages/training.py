@@ -48,6 +48,12 @@ def fit(epoch: str, kind: str) -> dict[str, Any]:
     spec, config = common.epoch_of(epoch), common.section(kind, CONFIGS[kind])
     first = os.environ.get("RANK", "0") == "0"
     start, table = common.model_path(spec.start), Path("data/training") / epoch / f"{kind}.parquet"
+    for name in {spec.start, spec.attempts} - {"base"}:
+        if (asked := checks.template_of(common.model_path(name))) != config.template:
+            raise UserError(
+                f"{common.PARAMS}: `{kind}.template` is {config.template}, but {name} was trained and sampled with "
+                f"{asked}; make them the same"
+            )
     rows = records.read(table, records.EXAMPLE if kind == "sft" else records.PAIR)
     if rows.empty:
         raise UserError(f"{table}: 0 rows to train {epoch} on; metrics/preprocess/{epoch}.json tells what was dropped")

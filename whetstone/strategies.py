@@ -13,7 +13,7 @@ import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -105,6 +105,20 @@ def trained_prompt(question: str, name: str | None = None) -> str:
 def trained_completion(name: str, solution: str) -> str:
     """What a tuned model should write after `trained_prompt(question)`; `solution` loses its outer blank space."""
     return f" {STRATEGIES[name].tag}:{STRATEGIES[name].lead}{solution.strip()}"
+
+
+TEMPLATE = "prompt_template"  # in tokenizer_config.json of a trained model, where it isn't plain
+
+
+def rendered(tokenizer: Any, prompt: str) -> str:
+    """The text that becomes a prompt's tokens, in training as in sampling: the prompt itself, or, for a tokenizer that
+    is marked `chat`, all but its last line as a user's message in the tokenizer's chat template, and the last line as
+    the beginning of the answer."""
+    if tokenizer.init_kwargs.get(TEMPLATE, "plain") == "plain":
+        return prompt
+    message, _, opening = prompt.rpartition("\n")
+    messages = [{"role": "user", "content": message}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + opening
 
 
 def choices() -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from whetstone.errors import UserError
+from whetstone.strategies import rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,9 +23,10 @@ def load(model: str, revision: str | None = None) -> PreTrainedTokenizerBase:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """With the model's own special tokens, and one beginning-of-sequence token where a prompt spells it out too."""
+    """With the model's own template and special tokens, and one beginning-of-sequence token where a prompt spells it
+    out too."""
     bos = tokenizer.bos_token_id
-    lists = tokenizer(list(prompts))["input_ids"] if prompts else []
+    lists = tokenizer([rendered(tokenizer, prompt) for prompt in prompts])["input_ids"] if prompts else []
     return [ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids for ids in lists]
 
 

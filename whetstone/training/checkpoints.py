@@ -10,22 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from whetstone import records
+from whetstone.strategies import TEMPLATE
 from whetstone.training import checks
 from whetstone.training.config import TrainingConfig
 
 _COMPLETE = "complete.json"  # written last: a checkpoint without it, or with other sizes than it names, was torn
 _TRAINER_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "training_args.bin", "README.md")
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-)
 
 
 def seal(checkpoint: Path) -> None:
@@ -77,6 +67,9 @@ def publish(checkpoint: Path, model: Path, config: TrainingConfig, dtype: str, o
     partial.mkdir(parents=True)
     copy_weights(checkpoint, partial)
     copy_tokenizer(model, partial)
+    if config.template != "plain":  # so that whatever samples from the result asks as training did
+        own = partial / "tokenizer_config.json"
+        own.write_text(json.dumps(json.loads(own.read_text()) | {TEMPLATE: config.template}, indent=2) + "\n")
     peft = partial / "adapter_config.json"
     if peft.exists():  # PEFT writes a set: in any order
         content = json.loads(peft.read_text())
@@ -99,12 +92,12 @@ def copy_weights(model: Path, to: Path) -> None:
     """Weights and their configuration: all but the tokenizer and what only a trainer reads."""
     for file in sorted(model.iterdir()):
         trainers = file.name in (*_TRAINER_FILES, _COMPLETE, checks.ORIGIN) or file.name.startswith("rng_state")
-        if not trainers and file.name not in _TOKENIZER_FILES:
+        if not trainers and file.name not in checks.TOKENIZER_FILES:
             shutil.copyfile(file, to / file.name)
 
 
 def copy_tokenizer(model: Path, to: Path) -> None:
     """Tokenizer and generation config, byte for byte."""
-    for name in _TOKENIZER_FILES:
+    for name in checks.TOKENIZER_FILES:
         if (model / name).is_file():
             shutil.copyfile(model / name, to / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -12,10 +13,22 @@ from pathlib import Path
 import pandas as pd
 
 from whetstone.errors import UserError
+from whetstone.strategies import TEMPLATE
 from whetstone.training.config import TrainingConfig
 from whetstone.training.tokens import check_lengths, file_encoder, prompt_ids
 
 ORIGIN = "whetstone.json"  # in a result: fingerprint and precision of the weights it was trained against
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+)
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -27,6 +40,12 @@ def check_model(path: str | Path) -> Path:
     if not weight_files(path):
         raise UserError(f"{path}: config.json but no weights ({' or '.join(WEIGHTS)})")
     return path
+
+
+def template_of(path: Path) -> str:
+    """How prompts become tokens for the model in a folder: what it was trained with, plain where nothing says so."""
+    config = path / "tokenizer_config.json"
+    return json.loads(config.read_text()).get(TEMPLATE, "plain") if config.is_file() else "plain"
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -142,9 +161,9 @@ def cuda_devices() -> int:
 def check_text_lengths(
     rows: pd.DataFrame, texts: Sequence[str], model: Path, config: TrainingConfig, where: str
 ) -> None:
-    """Raises UserError where `max_length` would cut a completion that may not be cut. Counts by
-    tokenizer.json; a model without one is checked when its tokenizer has been loaded."""
-    encode = file_encoder(model)
+    """Raises UserError where `max_length` would cut a completion that may not be cut. Counts by tokenizer.json;
+    without one, or with a chat template, rows are counted when the tokenizer has been loaded."""
+    encode = file_encoder(model) if config.template == "plain" else None
     if encode is None:
         return
     prompts = [len(prompt_ids(encode, prompt, None, None)) for prompt in rows["prompt"]]

@@ -50,6 +50,11 @@ class TrainingConfig(BaseModel):
     sharded: bool = Field(
         False, description="divide weights and optimizer among the devices (FSDP), where one can't hold them"
     )
+    template: Literal["plain", "chat"] = Field(
+        "plain",
+        description="how a prompt becomes tokens. plain: as it is; chat: as a user's message in the tokenizer's chat "
+        "template, its last line as the beginning of the answer. Sampling from the result does the same",
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="precision of the arithmetic. bfloat16 keeps the weights that are trained in float32 "

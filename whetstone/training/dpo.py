@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from whetstone.strategies import rendered
 from whetstone.training import checkpoints, checks
 from whetstone.training.config import DpoConfig
 from whetstone.training.tokens import check_lengths, continuation_ids
@@ -75,7 +76,7 @@ def tokenise(pairs: pd.DataFrame, tokenizer: Any, config: DpoConfig, where: str)
     for row in pairs.itertuples():
         for name in ("chosen", "rejected"):
             prompt, ids = continuation_ids(
-                encode, row.prompt, getattr(row, name), bos, eos, f"{where}: row {row.id!r}"
+                encode, rendered(tokenizer, row.prompt), getattr(row, name), bos, eos, f"{where}: row {row.id!r}"
             )
             rows[f"{name}_ids"].append(ids)
         rows["prompt_ids"].append(prompt)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from whetstone.errors import UserError
+from whetstone.strategies import TEMPLATE
 from whetstone.training.config import TrainingConfig
 
 
@@ -19,7 +20,7 @@ def load(model: Path, config: TrainingConfig) -> tuple[Any, Any]:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, config.template)
     options: dict[str, Any] = {"dtype": stored_dtype(config)}
     if config.adapter == "qlora":
         options["quantization_config"] = quantised(config.quantisation)
@@ -28,13 +29,18 @@ def load(model: Path, config: TrainingConfig) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(model, **options), tokenizer
 
 
-def load_tokenizer(model: Path) -> Any:
-    """Raises UserError where it has no end of sequence."""
+def load_tokenizer(model: Path, template: str) -> Any:
+    """Raises UserError where it has no end of sequence, or no chat template where it is asked for one."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{model}: its tokenizer has no end-of-sequence token, so a completion could never end")
+    if template == "chat" and not tokenizer.chat_template:
+        raise UserError(f"{model}: template is `chat`, but its tokenizer has no chat template; set it to `plain`")
+    if (marked := tokenizer.init_kwargs.get(TEMPLATE, template)) != template:
+        raise UserError(f"{model}: trained with template `{marked}`, and template is `{template}`; make them the same")
+    tokenizer.init_kwargs[TEMPLATE] = template
     return tokenizer
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.errors import UserError
+from whetstone.strategies import TEMPLATE
 from whetstone.training import checks
 
 # Largest difference between a logit of the adapter and of the merged model, as a share of the largest logit, by the
@@ -20,7 +21,8 @@ SHARD = "5GB"
 def merge(
     base_path: str | Path, adapter_path: str | Path, out: str | Path, *, prompts: Sequence[str]
 ) -> dict[str, Any]:
-    """Writes base + adapter to `out` as safetensors, with the base's tokenizer and generation config.
+    """Writes base + adapter to `out` as safetensors, with the tokenizer, template and generation config that it was
+    trained with.
 
     The sum is taken in float32 and saved in the precision of the weights that the adapter was trained against: float32
     where these were float32 (also where the base is stored in bfloat16: rounding the sum would change the model),
@@ -44,6 +46,7 @@ def merge(
             f"{adapter_path}: trained against a base with fingerprint {origin['base']}, but {base_path} has "
             f"{fingerprint}: merging the two would make another model than the one trained"
         )
+    check_tokenizers(base_path, adapter_path)
     if origin["adapter"] == "qlora":
         checks.need_cuda("merging a qlora adapter dequantises its 4-bit base")
 
@@ -70,6 +73,16 @@ def merge(
         "prompts": len(prompts),
         "bytes": size,
     }
+
+
+def check_tokenizers(base: Path, adapter: Path) -> None:
+    """Raises UserError where the adapter was trained with another tokenizer or chat template than the base has."""
+    for name in checks.TOKENIZER_FILES:
+        ours, theirs = ((path / name).read_bytes() if (path / name).is_file() else b"" for path in (base, adapter))
+        if name == "tokenizer_config.json":  # training marks its template there
+            ours, theirs = ({**json.loads(text or "{}"), TEMPLATE: None} for text in (ours, theirs))
+        if ours != theirs:
+            raise UserError(f"{adapter / name}: another than {base / name}, with which the adapter was trained")
 
 
 def read_origin(path: Path) -> dict[str, str]:

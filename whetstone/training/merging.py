@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from whetstone.errors import UserError
+from whetstone.strategies import rendered
 from whetstone.training import checkpoints, loading
 from whetstone.training.tokens import prompt_ids
 
@@ -26,9 +27,10 @@ def write(
     logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, origin["dtype"])
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
     encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
-    ids = [prompt_ids(encode, prompt, tokenizer.bos_token_id, tokenizer.eos_token_id) for prompt in prompts]
+    texts = [rendered(tokenizer, prompt) for prompt in prompts]
+    ids = [prompt_ids(encode, text, tokenizer.bos_token_id, tokenizer.eos_token_id) for text in texts]
 
     def load(path: Path, **options: Any) -> Any:
         return AutoModelForCausalLM.from_pretrained(
@@ -53,7 +55,7 @@ def write(
         merged = model.float().merge_and_unload(safe_merge=True).to(dtype)
         merged.save_pretrained(to, max_shard_size=shard)
         del model, merged
-    checkpoints.copy_tokenizer(base, to)
+    checkpoints.copy_tokenizer(adapter, to)
     written = logits(load(to), ids)
     from_adapter, from_base = difference(written, after), difference(written, before)
     if not from_adapter <= tolerance:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from whetstone.errors import UserError
+from whetstone.strategies import rendered
 from whetstone.training import checkpoints, checks
 from whetstone.training.config import SftConfig
 from whetstone.training.tokens import check_lengths, continuation_ids, turn_ids
@@ -107,7 +108,7 @@ def tokenise(examples: pd.DataFrame, tokenizer: Any, config: SftConfig, where: s
         if "turns" in examples.columns:
             sequences.append(turn_ids(encode, row.turns, bos, eos, place))
         else:
-            head, tail = continuation_ids(encode, row.prompt, row.completion, bos, eos, place)
+            head, tail = continuation_ids(encode, rendered(tokenizer, row.prompt), row.completion, bos, eos, place)
             sequences.append((head + tail, [None] * len(head) + [1.0] * len(tail)))
     heads = [next(i for i, w in enumerate(weights) if w is not None) for _, weights in sequences]
     lengths = [len(ids) for ids, _ in sequences]

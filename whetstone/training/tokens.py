@@ -80,6 +80,29 @@ def turn_ids(
     return ids, weights
 
 
+def chat_turns(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], weights: Sequence[float | None], where: str
+) -> list[dict[str, Any]]:
+    """`turns` of a conversation in the tokenizer's chat template. What the template makes of an assistant's message,
+    its end included, has that message's weight (None where it isn't trained); everything else is context.
+
+    Raises:
+        UserError: the template shows a message otherwise when another follows: no model was ever asked like that.
+    """
+    turns: list[dict[str, Any]] = []
+    text = ""
+    for number, (message, weight) in enumerate(zip(messages, weights, strict=True)):
+        if message["role"] != "assistant":
+            continue
+        before = tokenizer.apply_chat_template(messages[:number], tokenize=False, add_generation_prompt=True)
+        after = tokenizer.apply_chat_template(messages[: number + 1], tokenize=False)
+        if not (before.startswith(text) and after.startswith(before)):
+            raise UserError(f"{where}: the chat template shows message {number} otherwise once another follows it")
+        turns += [{"text": before[len(text) :], "weight": None}, {"text": after[len(before) :], "weight": weight}]
+        text = after
+    return turns
+
+
 def check_lengths(
     ids: Sequence[str], lengths: Sequence[int], prompts: Sequence[int], max_length: int, truncate: bool, where: str
 ) -> int:
