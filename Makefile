@@ -8,6 +8,8 @@ CHECKPOINT ?= epoch1
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONUTF8 := 1
+# RECIPE=star: the pipeline that plan, status, trace, compare, experiments and free look at; the root's without it
+IN := $(if $(RECIPE),cd recipes/$(RECIPE) && PYTHONPATH=../..)
 
 # Installed once for each state of the requirements
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml requirements/constraints.txt | cksum | cut -d' ' -f1)
@@ -55,23 +57,23 @@ check: install ## Parameters, prompts, pipeline, tables, disk and device, before
 	@python -m stages.check --all
 
 plan: install ## What would run, why, and its rows, tokens, time and disk; CALIBRATE=1 measures this machine first
-	@python -m stages.plan $(if $(CALIBRATE),--calibrate)
+	@$(IN) python -m stages.plan $(if $(CALIBRATE),--calibrate)
 
 status: install ## What changed, and what takes how much space
-	@dvc status && python -m stages.space
+	@$(if $(RECIPE),cd recipes/$(RECIPE) &&) dvc status && $(if $(RECIPE),PYTHONPATH=../..) python -m stages.space
 
 trace: install ## Where a checkpoint (MODEL=models/epoch2) or a training row (EXAMPLE=id) comes from
-	@python -m stages.trace $(if $(MODEL),--model "$(MODEL)") $(if $(EXAMPLE),--example "$(EXAMPLE)")
+	@$(IN) python -m stages.trace $(if $(MODEL),--model "$(MODEL)") $(if $(EXAMPLE),--example "$(EXAMPLE)")
 
 compare: install ## What differs between two revisions or experiments: A=main, B=the workspace unless said
 	@$(if $(A),,echo "Which two? make compare A=main B=my-experiment; make experiments lists them"; exit 1;) \
-		python -m stages.compare --a "$(A)" $(if $(B),--b "$(B)")
+		$(IN) python -m stages.compare --a "$(A)" $(if $(B),--b "$(B)")
 
 experiments: install ## Experiments of this commit: what each set, and what came of it
-	@python -m stages.experiments
+	@$(IN) python -m stages.experiments
 
 free: install ## Delete what can be made again: merged models and the scratch folder
-	@python -m stages.space --free
+	@$(IN) python -m stages.space --free
 
 publish: install ## Show what REPO=owner/name CHECKPOINT=epoch2 (or DATA=1) would upload to the Hub; UPLOAD=1 does it
 	@python -m stages.publish --repository "$(REPO)" $(if $(DATA),--data,--checkpoint "$(CHECKPOINT)") \

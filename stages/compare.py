@@ -38,7 +38,7 @@ class Side(NamedTuple):
 def read(repo: Any, path: str, schema: Any) -> pd.DataFrame | None:
     """A table as it was at the revision, from the workspace, the cache or a remote; None for one of other columns."""
     try:
-        with repo.dvcfs.open(path, "rb") as file:
+        with repo.dvcfs.open(f"{lineage.folder(repo)}/{path}".lstrip("/"), "rb") as file:
             table = pq.read_table(file)
     except FileNotFoundError:
         raise UserError(f"{path}: neither here nor in the cache; `dvc fetch` or `dvc repro` bring it") from None
@@ -53,7 +53,9 @@ def side(revision: str) -> Side:
         inputs = {path: str(md5) for stage in stages for path, md5 in lineage.inputs(stage).items()}
         own = {path: read(repo, path, records.ATTEMPT) for path in sorted(made)
                if "evaluation/" in path and path.endswith(".parquet")}  # fmt: skip
-        kinds = [path for path in repo.dvcfs.find("data/problems") if path.endswith(".parquet")]
+        root = f"{lineage.folder(repo)}/data/problems".lstrip("/")
+        kinds = [path for path in repo.dvcfs.find(root) if path.endswith(".parquet")]
+        kinds = [f"data/problems/{Path(path).name}" for path in kinds]
         problems = [found for path in kinds if (found := read(repo, path, records.PROBLEM)) is not None]
         return Side(
             name=revision,

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from stages.run import manifest
 from whetstone.errors import UserError
 
-CODE = ("stages/", "whetstone/")
+CODE = ("stages", "whetstone")
 WORKSPACE = "workspace"
 
 
@@ -45,9 +45,19 @@ def opened(revision: str = WORKSPACE) -> Iterator[Any]:
         raise UserError(str(error)) from error
 
 
+def folder(repo: Any) -> str:
+    """Where the pipeline is in the project: empty at its root, recipes/<name> for a recipe."""
+    return "/".join(repo.fs.relparts(repo.fs.getcwd(), repo.root_dir)).removeprefix(".")
+
+
+def is_code(path: str) -> bool:
+    """Whether an input is a module or a folder of modules, seen from the root or from a recipe."""
+    return next(part for part in Path(path).parts if part != "..") in CODE
+
+
 def load(repo: Any, path: str | Path) -> Any:
-    """The content of a YAML or JSON file that git has, at the revision that is opened; None where there is none."""
-    place = repo.fs.join(repo.root_dir, *Path(path).parts)
+    """The content of a YAML or JSON file beside dvc.yaml at the revision that is opened; None where there is none."""
+    place = repo.fs.join(repo.fs.getcwd(), *Path(path).parts)
     if not repo.fs.exists(place):
         return None
     with repo.fs.open(place) as file:
@@ -91,8 +101,7 @@ def params(stage: Any) -> dict[str, Any]:
 
 def record(stage: Any) -> dict[str, Any] | None:
     """The stage's manifest where it is about what dvc.lock says; a stage restored from a cache has none here."""
-    folder = Path(stage.path_in_repo).parent / manifest.FOLDER
-    found = load(stage.repo, folder / f"{stage.name}.json")
+    found = load(stage.repo, f"{manifest.FOLDER}/{stage.name}.json")
     return found if found and (found["inputs"], found["params"]) == (inputs(stage), params(stage)) else None
 
 

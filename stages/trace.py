@@ -78,7 +78,7 @@ def grow(repo: Any, branch: Tree, path: str, seen: set[str]) -> None:
     seen.add(stage.name)
     node = branch.add(ran(stage))
     inputs = lineage.inputs(stage)
-    code = [name for name in inputs if name.startswith(lineage.CODE)]
+    code = [name for name in inputs if lineage.is_code(name)]
     for name, value in lineage.params(stage).items():
         node.add(f"[dim]{name}: {escape(str(value))}[/]")
     digest = records.fingerprint(*(inputs[name] for name in code))

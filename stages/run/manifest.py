@@ -33,7 +33,7 @@ PACKAGES = (
 
 
 def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> Any:
-    """Does the work of the stage whose `cmd` in dvc.yaml is `command`; other work is done without a record.
+    """Does the work of the stage that DVC started, or whose `cmd` is `command`; other work is done without a record.
 
     Raises:
         UserError: an input changed during the work. What it made is kept in `scratch("refused")`.
@@ -44,9 +44,9 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
 
     with Repo() as repo:
         address = os.environ.get("DVC_STAGE", "")
-        found = [one for one in repo.index.stages if one.cmd == command and Path(one.wdir) == Path.cwd()]
-        found = [one for one in found if address.rpartition(":")[2] in ("", one.name)]
-        stage = max(found, key=lambda one: one.addressing == address, default=None)  # two pipelines may have its name
+        here = [one for one in repo.index.stages if Path(one.wdir) == Path.cwd()]
+        own = [one for one in here if (one.name == address.rpartition(":")[2] if address else _runs(one, command))]
+        stage = max(own, key=lambda one: one.addressing == address, default=None)  # two pipelines may have its name
         if stage is None:
             return work()
         started = datetime.now(UTC)
@@ -81,6 +81,11 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
         # As DVC stages what it writes; and an experiment in a temporary folder brings home what git knows of
         subprocess.run(["git", "add", path], capture_output=True, check=False)
         return result
+
+
+def _runs(stage: Any, command: str) -> bool:
+    """Whether the stage's `cmd` is this command, variables before it apart."""
+    return f" {stage.cmd}".endswith(f" {command}")
 
 
 def _outs(stage: Any) -> list[str]:
