@@ -7,6 +7,7 @@ which letter meant what.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -63,13 +64,10 @@ class ChoicePrompt(BaseModel):
     def block(self, question: str, options: Sequence[str], think: Think, hinted: str | None = None) -> str:
         """One question up to where the model goes on; `hinted` is the letter that gets the hint."""
         lines = [
-            self.option.replace("{letter}", letter).replace("{text}", text) + (self.hint if letter == hinted else "")
+            _filled(self.option, letter=letter, text=text) + (self.hint if letter == hinted else "")
             for letter, text in zip(LETTERS, options, strict=False)
         ]
-        text = self.template
-        for name, value in (("{meta}", self.meta[think]), ("{options}", "\n".join(lines)), ("{question}", question)):
-            text = text.replace(name, value)
-        return text
+        return _filled(self.template, meta=self.meta[think], question=question, options="\n".join(lines))
 
     def render(
         self,
@@ -101,6 +99,11 @@ class ChoicePrompt(BaseModel):
         return "".join(told) + self.block(question, options, think, hinted)
 
 
+def _filled(template: str, **values: str) -> str:
+    """The template with `{name}` replaced; braces in a value, or any others, are text."""
+    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), template)
+
+
 def load_prompt(path: str | Path) -> ChoicePrompt:
     """Reads and checks a prompt file.
 
@@ -117,15 +120,12 @@ def load_prompt(path: str | Path) -> ChoicePrompt:
 
 def order_of(problem_id: str, number: int, options: int, seed: int = 0) -> list[int]:
     """The order in which a problem's options are shown the number-th time: position -> index of the option. Order 0 is
-    the problem's own; the rank of the right option is different in any two successive orders wherever it can be."""
-    if number == 0:
-        return list(range(options))
-    order = list(range(options))
-    Random(seed_of(seed, "order", problem_id)).shuffle(order)
+    the problem's own; orders 0 to n - 1 together put every option at every letter once; later ones are shuffled."""
     shift = number % options
-    own = list(range(options))
-    moved = own[shift:] + own[:shift]  # no option stays at its letter
-    return moved if number < options else [moved[i] for i in order]
+    order = [*range(shift, options), *range(shift)]
+    if number >= options:
+        Random(seed_of(seed, "order", problem_id, number)).shuffle(order)
+    return order
 
 
 def shown(options: Sequence[str], answer: str, order: Sequence[int]) -> tuple[list[str], str]:

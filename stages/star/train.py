@@ -60,10 +60,17 @@ def main(iteration: str) -> None:
         from whetstone.training.dpo import train_dpo as fit
     else:
         from whetstone.training.sft import train_sft as fit
+    options = {"base_path": common.model_path("base")} if getattr(config, "reference", "start") == "base" else {}
     adapter = config.adapter != "none"
     trained = out / ("adapter" if adapter else "merged")
     summary, curve = fit(
-        start, rows, trained, config, scratch=common.scratch("train", f"star-{iteration}"), report=click.echo
+        start,
+        rows,
+        trained,
+        config,
+        scratch=common.scratch("train", f"star-{iteration}"),
+        report=click.echo,
+        **options,
     )
     if adapter:
         from whetstone.training.merge import merge

@@ -7,7 +7,7 @@ several times under different orders of its options (sample s under order s); ac
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -131,39 +131,6 @@ def gap(train: dict, held_out: dict) -> dict:
     below = np.hypot(train["accuracy"] - train["low"], held_out["high"] - held_out["accuracy"])
     above = np.hypot(train["high"] - train["accuracy"], held_out["accuracy"] - held_out["low"])
     return {"value": value, "low": float(value - below), "high": float(value + above)}
-
-
-def pass_at(right: Sequence[int], k: int, of: int) -> float:
-    """Mean chance that one of k samples, drawn without replacement from the `of` of a problem, is right, where `right`
-    counts a problem's right ones (the unbiased estimator of arXiv 2107.03374)."""
-    if not 1 <= k <= of:
-        raise ValueError(f"pass@{k} of {of} samples")
-    values = []
-    for c in right:
-        factors = 1 - k / np.arange(of - c + 1, of + 1)
-        values.append(1.0 if of - c < k else 1 - float(np.prod(factors)))
-    return float(np.mean(values))
-
-
-def sampled(attempts: pd.DataFrame, problems: pd.DataFrame) -> dict:
-    """Of sampled attempts without a hint, by language: mean accuracy, pass@k for k = 1 and all, coverage."""
-    direct = attempts[attempts["position"] == 1]
-    source = problems.set_index("id")["source"].map(lambda name: choices.language_of(name) or ALL)
-    right = (direct["verdict"] == "correct").groupby(direct["problem_id"]).agg(["sum", "size"])
-    right["language"] = source.reindex(right.index)
-    groups = {ALL: right}
-    if set(right["language"]) != {ALL}:
-        groups |= {name: own for name, own in right.groupby("language", sort=True)}
-    found = {}
-    for name, own in groups.items():
-        k = int(own["size"].min())
-        found[name] = {
-            "problems": len(own),
-            "samples": int(own["size"].sum()),
-            "accuracy": float(own["sum"].sum() / own["size"].sum()),
-            f"pass_at_{k}": pass_at(list(own["sum"]), k, k),
-        }
-    return found
 
 
 def stops(history: Iterable[float], patience: int) -> bool:

@@ -18,6 +18,7 @@ from whetstone.problems.world.sketch import Sketch, Step, number, values
 
 LEVELS = (1, 2)
 OPTIONS = 4
+DRY = 3000
 LETTERS = "ABCD"
 _OTHER = {" + ": " - ", " - ": " + ", " * ": " + ", " / ": " * "}
 
@@ -70,19 +71,23 @@ def options(sketch: Sketch, r: Random) -> tuple[list[str], str]:
 
 
 def stories(split: str, seed: int) -> Iterator[tuple[Story, list[str], str]]:
-    """Endless (story, options, letter) of a split, families and levels in turn, no question twice."""
+    """Endless (story, options, letter) of a split, families and levels in turn, no question twice. A family and level
+    that has no new question in `DRY` draws is left out from then on: lamps along a road are soon told."""
     r = Random(f"choices-{split}-{seed}")
     seen: set[str] = set()
-    while True:
-        for level in LEVELS:
-            for family in FAMILIES:
-                while True:
-                    story = cast(WORLD[family](r, level), r)
-                    told = question(story, LANGUAGES[0])
-                    if split_of(story.sketch) == split and told not in seen:
-                        break
-                seen.add(told)
-                yield story, *options(story.sketch, r)
+    turns = [(level, family) for level in LEVELS for family in FAMILIES]
+    while turns:
+        for turn in list(turns):
+            level, family = turn
+            for _ in range(DRY):
+                story = cast(WORLD[family](r, level), r)
+                told = question(story, LANGUAGES[0])
+                if split_of(story.sketch) == split and told not in seen:
+                    seen.add(told)
+                    yield story, *options(story.sketch, r)
+                    break
+            else:
+                turns.remove(turn)
 
 
 def generate(split: str, count: int, languages: Sequence[str] = LANGUAGES, seed: int = 0) -> list[dict[str, object]]:
