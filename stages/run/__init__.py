@@ -54,7 +54,8 @@ class Stage(Command):
 
 def scratch(*parts: str) -> Path:
     """A folder for resumable work: git-ignored, and no stage's out, since DVC deletes outs before a stage runs."""
-    folder = Path(os.environ.get("DVC_ROOT", ".")).joinpath(".scratch", *parts)
+    roots = (Path(folder) for folder in (".", *Path.cwd().parents) if Path(folder, ".dvc").is_dir())
+    folder = Path(os.environ.get("DVC_ROOT") or next(roots, ".")).joinpath(".scratch", *parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
