@@ -17,7 +17,7 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 
 .DEFAULT_GOAL := all
 .PHONY: all install params infer sample epoch1 epoch2 evaluate check plan trace compare experiments status free \
-	results base-model test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report chat docs publish help
+	results base-model preset test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report chat docs publish help
 
 ##@ Pipeline
 all: install params ## Install what is missing, run the pipeline, print the results and where the report is
@@ -41,6 +41,9 @@ evaluate: install params ## Up to all evaluations
 
 results: install ## Three seeds of the whole loop with its controls: the table in the README (long)
 	@python -m benchmarks.smart
+
+preset: install ## Parameters for a model and its hardware: make preset NAME=rtx4090-mistral-7b; without a name, what there is
+	@python -m stages.preset $(NAME)
 
 base-model: install ## Rebuild models/base from nothing, on a GPU
 	@python models/rebuild_base.py --out models/base
