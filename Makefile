@@ -84,7 +84,7 @@ publish: install ## Show what REPO=owner/name CHECKPOINT=epoch2 (or DATA=1) woul
 
 ##@ Development
 test: install ## All tests, the whole pipeline included
-	@python -m pytest -q
+	@OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-fast: install ## The tests that take seconds
 	@python -m pytest -q -m "not slow"

@@ -1,8 +1,19 @@
-"""The shrunken pipeline runs once for all the tests that begin with a finished one."""
+"""The shrunken pipeline runs once for all the tests that begin with a finished one.
+
+`make test` has two processes (pytest-xdist): those tests are one process's, and first, since they take longest; every
+other file stays whole, so that what a module prepares is prepared once.
+"""
 
 from __future__ import annotations
 
 import pytest
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        together = "finished" if "finished" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(together))
+    items.sort(key=lambda item: ("finished" not in item.fixturenames, item.get_closest_marker("slow") is None))
 
 
 @pytest.fixture(scope="session")
