@@ -49,7 +49,8 @@ def fit(epoch: str, kind: str) -> dict[str, Any]:
     first = os.environ.get("RANK", "0") == "0"
     start, table = common.model_path(spec.start), Path("data/training") / epoch / f"{kind}.parquet"
     for name in {spec.start, spec.attempts} - {"base"}:
-        if (asked := checks.template_of(common.model_path(name))) != config.template:
+        merged = Path("models") / name / "merged"
+        if (merged / "config.json").is_file() and (asked := checks.template_of(merged)) != config.template:
             raise UserError(
                 f"{common.PARAMS}: `{kind}.template` is {config.template}, but {name} was trained and sampled with "
                 f"{asked}; make them the same"

@@ -14,6 +14,7 @@ from whetstone.training import checks
 from whetstone.training.config import DpoConfig, SftConfig
 from whetstone.training.dpo import train_dpo
 from whetstone.training.merge import merge
+from whetstone.training.preflight import Shape, need
 from whetstone.training.sft import train_sft
 from whetstone.validation import validated
 
@@ -149,6 +150,22 @@ SMALL = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 512,
 }  # fmt: skip
+SIZES = {  # weights, of these linear, in + out, layers, hidden, keys, feed-forward
+    "mistralai/Mistral-7B-v0.3": Shape(7_248_023_552, 6_979_321_856, 2_621_440, 32, 4096, 1024, 14336),
+    "Qwen/Qwen2.5-1.5B": Shape(1_543_714_304, 1_310_195_712, 1_154_048, 28, 1536, 256, 8960),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_it_fits_the_memory_that_its_name_promises(name):
+    """With all rows of a pass 512 tokens long: longer than GSM8K's and nearly all of MetaMathQA's."""
+    params, gib = load(name), 24 if name.startswith("rtx4090") else 80
+    for section, cls, tokens in (("sft", SftConfig, 512), ("dpo", DpoConfig, 1024)):
+        config = cls(**params[section])
+        found = need(SIZES[params["model"]["name"]], config, [tokens] * 1000, gpu=True)
+        assert found.memory / 2**30 < 0.92 * gib
+
+
 KINDS = {"mistralai/Mistral-7B-v0.3": mistral, "Qwen/Qwen2.5-1.5B": qwen}
 
 

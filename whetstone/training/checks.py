@@ -158,16 +158,37 @@ def cuda_devices() -> int:
     return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
+def cuda_device() -> tuple[float, str] | None:
+    """(bytes of memory, name) of the first CUDA GPU; None where there is none."""
+    if not cuda_devices():
+        return None
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        size, name = ctypes.c_size_t(0), ctypes.create_string_buffer(100)
+        if driver.cuDeviceTotalMem_v2(ctypes.byref(size), 0) or driver.cuDeviceGetName(name, 100, 0):
+            return None
+    except OSError:
+        return None
+    return float(size.value), name.value.decode()
+
+
 def check_text_lengths(
     rows: pd.DataFrame, texts: Sequence[str], model: Path, config: TrainingConfig, where: str
-) -> None:
-    """Raises UserError where `max_length` would cut a completion that may not be cut. Counts by tokenizer.json;
-    without one, or with a chat template, rows are counted when the tokenizer has been loaded."""
+) -> list[int] | None:
+    """Tokens of each row (of a pair, of both its sequences), counted by tokenizer.json. None without one, or with a
+    chat template: then rows are counted when the tokenizer has been loaded.
+
+    Raises:
+        UserError: `max_length` would cut a completion that may not be cut.
+    """
     encode = file_encoder(model) if config.template == "plain" else None
     if encode is None:
-        return
+        return None
+    total = [0] * len(rows)
     prompts = [len(prompt_ids(encode, prompt, None, None)) for prompt in rows["prompt"]]
     for name in texts:
         both = rows["prompt"].str.cat(rows[name])
         lengths = [len(prompt_ids(encode, text, None, None)) + 1 for text in both]
         check_lengths(list(rows["id"]), lengths, prompts, config.max_length, config.truncate, where)
+        total = [known + min(length, config.max_length) for known, length in zip(total, lengths, strict=True)]
+    return total

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from whetstone.strategies import rendered
-from whetstone.training import checkpoints, checks
+from whetstone.training import checkpoints, checks, preflight
 from whetstone.training.config import DpoConfig
 from whetstone.training.tokens import check_lengths, continuation_ids
 
@@ -41,7 +41,8 @@ def train_dpo(
         check(held_out, "held-out pairs")
     checks.check_select(config, dev, held_out)
     checks.check_device(config)
-    checks.check_text_lengths(pairs, _COLUMNS[2:], model_path, config, where)
+    lengths = checks.check_text_lengths(pairs, _COLUMNS[2:], model_path, config, where)
+    preflight.check(model_path, config, lengths, Path(scratch).absolute(), report)
     models = [model_path, *([checks.check_model(base_path)] if config.reference == "base" else [])]
 
     from whetstone.training import loading, loop, preference

@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from whetstone.errors import UserError
-from whetstone.training import checkpoints, fused, loading
+from whetstone.training import checkpoints, fused, loading, preflight
 from whetstone.training.config import TrainingConfig
 from whetstone.training.head import use_own_logits
 
@@ -321,8 +321,5 @@ def memory_errors(config: TrainingConfig, longest: int) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
-            f"the GPU ran out of memory. Three knobs, with their values now: batch_size {config.batch_size} (halve it "
-            f"and double gradient_accumulation, now {config.gradient_accumulation}: the same result), max_length "
-            f"{config.max_length} (the longest row has {longest} tokens), gradient_checkpointing "
-            f"{str(config.gradient_checkpointing).lower()}. Or adapter `qlora`, now `{config.adapter}`"
+            f"the GPU ran out of memory. {preflight.knobs(config, longest)}"
         ) from error

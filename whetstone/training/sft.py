@@ -10,7 +10,7 @@ import pandas as pd
 
 from whetstone.errors import UserError
 from whetstone.strategies import rendered
-from whetstone.training import checkpoints, checks
+from whetstone.training import checkpoints, checks, preflight
 from whetstone.training.config import SftConfig
 from whetstone.training.tokens import check_lengths, continuation_ids, turn_ids
 
@@ -61,8 +61,10 @@ def train_sft(
         check(held_out, config, "held-out examples")
     checks.check_select(config, dev, held_out)
     checks.check_device(config)
+    lengths = None
     if "completion" in columns:
-        checks.check_text_lengths(examples, ["completion"], model_path, config, where)
+        lengths = checks.check_text_lengths(examples, ["completion"], model_path, config, where)
+    preflight.check(model_path, config, lengths, Path(scratch).absolute(), report)
 
     from whetstone.training import loading, loop, weighted
 
