@@ -1,0 +1,201 @@
+"""STaR's arms side by side over seeds: every number of the tables in recipes/star/README.md comes from here.
+
+    python -m benchmarks.star --seeds 0,1,2
+
+Each run is a clone of this commit in .scratch/star with its seeds changed and `dvc repro` in recipes/star. Test
+outcomes are read at the end; nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from benchmarks.smart import compared
+from whetstone import choices, records
+from whetstone.evaluation.intervals import wilson
+from whetstone.evaluation.star import gap
+from whetstone.report.star import outcomes
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = Path("recipes/star")
+RESULTS, README = ROOT / "benchmarks/results/star.json", ROOT / RECIPE / "README.md"
+SEEDED = ("sample", "curate", "sft", "dpo")
+MODELS = ("base", "sft1", "sft2", "rationalized1", "rationalized2", "dpo1", "dpo2")
+PAIRS = (("sft2", "base"), ("rationalized2", "base"), ("dpo2", "base"), ("rationalized2", "sft2"), ("dpo2", "sft2"))
+HEALTH = ("answered", "accuracy_given_answered")
+RATES = ("truncated", "repetitive", "in_language")
+
+
+def clone(seed: int) -> Path:
+    """A clone of HEAD with seeds of its own."""
+    folder = ROOT / ".scratch/star" / f"seed-{seed}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(folder)], check=True)
+    subprocess.run(["git", "-C", str(folder), "fetch", "-q", "origin", "HEAD"], check=True)
+    subprocess.run(["git", "-C", str(folder), "checkout", "-q", "-f", "--detach", "FETCH_HEAD"], check=True)
+    yaml, path = YAML(), folder / RECIPE / "params.yaml"
+    params = yaml.load(path)
+    for section in SEEDED:
+        params[section]["seed"] = seed
+    yaml.dump(params, path)
+    return folder / RECIPE
+
+
+class Run:
+    """What one run's folder says: outcomes on test and on training problems, metrics."""
+
+    def __init__(self, folder: Path):
+        tables = {name: pd.read_parquet(folder / f"data/problems/{name}.parquet") for name in ("train", "test")}
+        self.language = {
+            one: choices.language_of(source) or "all"
+            for table in tables.values()
+            for one, source in zip(table["id"], table["source"], strict=True)
+        }
+        self.right = {
+            (model, split): outcomes(
+                records.read(folder / f"data/evaluation/{model}/{split}.parquet", records.ATTEMPT)
+            )
+            for model in MODELS
+            for split in ("test", "train")
+        }
+        self.metrics = {m: json.loads((folder / f"metrics/evaluation/{m}.json").read_text()) for m in MODELS}
+        self.curation = {
+            m: json.loads((folder / f"metrics/curate/{m}.json").read_text()) for m in MODELS if m != "base"
+        }
+
+    def of(self, model: str, language: str, split: str = "test") -> np.ndarray:
+        """Outcomes of the problems of a language, or of all."""
+        right = self.right[model, split]
+        chosen = [language == "all" or self.language[problem] == language for problem in right.index]
+        return right.to_numpy()[chosen]
+
+
+def summarise(seeds: list[int], runs: list[Run]) -> dict:
+    languages = ["all", *sorted(set(runs[0].language.values()) - {"all"})]
+
+    def pooled(model: str, language: str, split: str = "test") -> dict:
+        right = [run.of(model, language, split) for run in runs]
+        together = np.concatenate(right)
+        return {**wilson(int(together.sum()), len(together)), "seeds": [float(one.mean()) for one in right]}
+
+    accuracy = {m: {name: pooled(m, name) for name in languages} for m in MODELS}
+    gaps = {m: {n: gap(pooled(m, n, "train"), accuracy[m][n]) for n in languages} for m in MODELS}
+    health = {
+        model: {
+            name: {
+                **{key: _mean(run.metrics[model]["test"][name][key]["accuracy"] for run in runs) for key in HEALTH},
+                **{key: _mean(run.metrics[model]["test"][name][key] for run in runs) for key in RATES},
+                "letter_bias": _mean(run.metrics[model]["test"][name]["letters"]["bias"] for run in runs),
+                "right_in_all_orders": _mean(
+                    run.metrics[model]["test"][name]["consistency"]["right_each_time"]["accuracy"] for run in runs
+                ),
+            }
+            for name in languages
+        }
+        for model in MODELS
+    }
+    comparisons = {
+        f"{new} vs {old}": {
+            name: compared([run.of(new, name) for run in runs], [run.of(old, name) for run in runs])
+            for name in languages
+        }
+        for new, old in PAIRS
+    }
+    return {
+        "seeds": seeds,
+        "problems": {name: len(runs[0].of("base", name)) for name in languages},
+        "accuracy": accuracy,
+        "gap": gaps,
+        "health": health,
+        "comparisons": comparisons,
+        "learnt_from": {m: runs[0].curation[m] for m in MODELS if m != "base"},
+    }
+
+
+def _mean(values: object) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def tables(summary: dict) -> str:
+    """The README's tables."""
+    languages = list(summary["problems"])
+
+    def percent(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.1f}"
+
+    head = f"| | {' | '.join(languages)} |\n| --- |{' --- |' * len(languages)}"
+    lines = ["Test accuracy, percent, with 95 % intervals; guessing gives 25.", "", head]
+    for model, found in summary["accuracy"].items():
+        cells = [
+            f"{percent(one['accuracy'])} ({percent(one['low'])}–{percent(one['high'])})" for one in found.values()
+        ]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    lines += ["", "Paired on the same test problems, points.", "", head]
+    for pair, found in summary["comparisons"].items():
+        cells = []
+        for name in languages:
+            one = found[name]["all"]
+            low, high = 100 * one["low"], 100 * one["high"]
+            cells.append(f"{100 * one['value']:+.1f} ({low:+.1f} to {high:+.1f}), p {one['p_value']:.2g}")
+        lines.append(f"| {pair} | {' | '.join(cells)} |")
+    lines += ["", "Accuracy on training problems minus accuracy on test, points.", "", head]
+    for model, found in summary["gap"].items():
+        cells = [f"{100 * o['value']:+.1f} ({100 * o['low']:+.1f} to {100 * o['high']:+.1f})" for o in found.values()]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    lines += ["", "Swahili: is it the format or the knowledge? Percent.", ""]
+    lines += [
+        "| | answered | right where answered | repetitive | in Swahili | right in both orders |",
+        f"|{' --- |' * 6}",
+    ]
+    for model, found in summary["health"].items():
+        one = found["sw"]
+        keys = ("answered", "accuracy_given_answered", "repetitive", "in_language", "right_in_all_orders")
+        lines.append(f"| {model} | {' | '.join(percent(one[key]) for key in keys)} |")
+    return "\n".join(lines)
+
+
+def write_readme(text: str) -> None:
+    begin, end = "<!-- results -->", "<!-- /results -->"
+    content = README.read_text()
+    before, _, rest = content.partition(begin)
+    README.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
+
+
+@click.command()
+@click.option("--seeds", default="0,1,2", show_default=True)
+def main(seeds: str) -> None:
+    os.chdir(ROOT)
+    numbers, runs, seconds = [int(seed) for seed in seeds.split(",")], [], []
+    for seed in numbers:
+        start, folder = time.monotonic(), clone(seed)
+        with (folder / "repro.log").open("w") as log:
+            done = subprocess.run(["dvc", "repro"], cwd=folder, stdout=log, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            sys.exit(f"{folder}: dvc repro failed; see {folder / 'repro.log'}")
+        runs.append(Run(folder))
+        seconds.append(round(time.monotonic() - start))
+        click.echo(f"seed {seed}: {seconds[-1]} s, load {os.getloadavg()[0]:.1f}")
+    summary = summarise(numbers, runs)
+    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    device = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    about = {"revision": revision, "device": device, "seconds": seconds}
+    RESULTS.write_text(json.dumps({**about, **summary}, indent=1) + "\n")
+    write_readme(tables(summary))
+    click.echo(tables(summary))
+
+
+if __name__ == "__main__":
+    main()
