@@ -17,7 +17,8 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 
 .DEFAULT_GOAL := all
 .PHONY: all install params infer sample epoch1 epoch2 evaluate check plan trace compare experiments status free \
-	results base-model preset test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report chat docs publish help
+	star results base-model base-model-star preset test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report \
+	chat docs publish help
 
 ##@ Pipeline
 all: install params ## Install what is missing, run the pipeline, print the results and where the report is
@@ -39,6 +40,11 @@ epoch2: install params ## Up to the evaluation of epoch 2
 evaluate: install params ## Up to all evaluations
 	@dvc repro baseline evaluate
 
+star: install ## STaR on multiple choice in three languages, three arms side by side; PRESET=english: another kind of run
+	@cd recipes/star && export PYTHONPATH=../.. && $(if $(PRESET),python -m stages.star.preset $(PRESET) &&) \
+		python -m stages.star.check && dvc repro && cat report/headline.md && \
+		echo && echo "Report: $(CURDIR)/recipes/star/report/report.md"
+
 results: install ## Three seeds of the whole loop with its controls: the table in the README (long)
 	@python -m benchmarks.smart
 
@@ -47,6 +53,9 @@ preset: install ## Parameters for a model and its hardware: make preset NAME=rtx
 
 base-model: install ## Rebuild models/base from nothing, on a GPU
 	@python models/rebuild_base.py --out models/base
+
+base-model-star: install ## Rebuild recipes/star/models/base from nothing, on a GPU
+	@python models/rebuild_base.py --corpus choices --out recipes/star/models/base --seconds 150 --documents 300000
 
 ##@ Looking
 report: install params ## The report and the page of the run's times, and all that they need

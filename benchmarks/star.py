@@ -178,7 +178,7 @@ def write_readme(text: str) -> None:
 @click.option("--seeds", default="0,1,2", show_default=True)
 def main(seeds: str) -> None:
     os.chdir(ROOT)
-    numbers, runs, seconds = [int(seed) for seed in seeds.split(",")], [], []
+    numbers, runs = [int(seed) for seed in seeds.split(",")], []
     for seed in numbers:
         start, folder = time.monotonic(), clone(seed)
         with (folder / "repro.log").open("w") as log:
@@ -186,13 +186,11 @@ def main(seeds: str) -> None:
         if done.returncode:
             sys.exit(f"{folder}: dvc repro failed; see {folder / 'repro.log'}")
         runs.append(Run(folder))
-        seconds.append(round(time.monotonic() - start))
-        click.echo(f"seed {seed}: {seconds[-1]} s, load {os.getloadavg()[0]:.1f}")
+        click.echo(f"seed {seed}: {time.monotonic() - start:.0f} s, load {os.getloadavg()[0]:.1f}")
     summary = summarise(numbers, runs)
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     device = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    about = {"revision": revision, "device": device, "seconds": seconds}
-    RESULTS.write_text(json.dumps({**about, **summary}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps({"revision": revision, "device": device, **summary}, indent=1) + "\n")
     write_readme(tables(summary))
     click.echo(tables(summary))
 

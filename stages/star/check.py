@@ -1,4 +1,4 @@
-"""Everything that can be wrong in the recipe's params.yaml, found in a second and before any stage deletes its outs."""
+"""Everything that can be wrong in the recipe's params.yaml, found in a second and before a stage deletes its outs."""
 
 from __future__ import annotations
 

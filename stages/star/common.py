@@ -28,25 +28,23 @@ BANNER = (
 
 class Iteration(common.Strict):
     """`after`: whose samples it learns from; `start`: the model that training starts from; `attempts`: the table, that
-    of `after` or the same with its hinted second tries."""
+    of `after` or the same with its hinted second tries; `strategy`: what is kept of them, by default what the trainer
+    is called."""
 
     after: str
     start: str
     attempts: str
-    strategy: str
+    trainer: Literal["sft", "dpo"]
+    strategy: str | None = None
 
     @property
     def how(self) -> Literal["sft", "sft_unique", "dpo"]:
-        """Raises UserError for a name that is neither a strategy nor an old name of one."""
-        found = OLD_NAMES.get(self.strategy, self.strategy)
-        if found not in STRATEGIES:
+        """Raises UserError for a name that is neither a strategy of this trainer nor an old name of one."""
+        found = OLD_NAMES.get(self.strategy or "", self.strategy or self.trainer)
+        if found not in STRATEGIES or (found == "dpo") != (self.trainer == "dpo"):
             known = ", ".join([*STRATEGIES, *OLD_NAMES])
-            raise UserError(f"unknown strategy {self.strategy!r}; known: {known}")
+            raise UserError(f"no strategy {self.strategy!r} of the trainer {self.trainer}; known: {known}")
         return found
-
-    @property
-    def trainer(self) -> str:
-        return "dpo" if self.how == "dpo" else "sft"
 
 
 class Iterations(common.Strict):

@@ -79,7 +79,7 @@ def main(iteration: str) -> None:
     output.write_json(metrics, {name: value for name, value in summary.items() if "second" not in name})
     curve.round(6).to_csv(plot, index=False)
     output.count(len(rows), summary["rows"], training=summary["tokens"])
-    output.finish(f"{spec.strategy} {iteration}", start=start, **summary, path=out)
+    output.finish(f"{spec.trainer} {iteration}", start=start, **summary, path=out)
 
 
 if __name__ == "__main__":

@@ -173,11 +173,12 @@ def test_a_run_on_a_test_set_carries_its_banner(star, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"strategy": "ppo"}, r"unknown strategy 'ppo'; known: sft, sft_unique, dpo, reinforce, reinforce_unique"),
+        ({"strategy": "ppo"}, r"no strategy 'ppo' of the trainer sft; known: sft, sft_unique, dpo, reinforce"),
+        ({"trainer": "dpo", "strategy": "sft_unique"}, "no strategy 'sft_unique' of the trainer dpo"),
         ({"after": "sft9"}, r"train.sft1.after` is 'sft9'; expected base"),
         ({"start": "sft2"}, r"train.sft1.start` is 'sft2'; expected base"),
         ({"attempts": "dpo1"}, r"attempts` is 'dpo1'; it learns from base: expected base or base-hinted"),
-        ({"attempts": "base-hinted", "strategy": "dpo"}, "hinted tries are for sft"),
+        ({"attempts": "base-hinted", "trainer": "dpo"}, "hinted tries are for sft"),
         ({"from": "base"}, "`iterations.train.sft1.from` is unknown"),
     ],
 )
@@ -188,11 +189,20 @@ def test_mistakes_in_iterations_are_found_before_anything_runs(star, change, mes
         star_common.iterations()
 
 
-def test_old_names_of_strategies(star):
-    names = {"reinforce": "sft", "reinforce_unique": "sft_unique", "dpo": "dpo"}
-    for old, new in names.items():
-        one = star_common.Iteration(after="base", start="base", attempts="base", strategy=old)
-        assert (one.how, one.trainer) == (new, "dpo" if new == "dpo" else "sft")
+@pytest.mark.parametrize(
+    ("trainer", "strategy", "how"),
+    [
+        ("sft", None, "sft"),
+        ("sft", "sft_unique", "sft_unique"),
+        ("sft", "reinforce", "sft"),
+        ("sft", "reinforce_unique", "sft_unique"),
+        ("dpo", None, "dpo"),
+        ("dpo", "dpo", "dpo"),
+    ],
+)
+def test_strategies_and_their_old_names(trainer, strategy, how):
+    one = star_common.Iteration(after="base", start="base", attempts="base", trainer=trainer, strategy=strategy)
+    assert one.how == how
 
 
 def test_more_orders_than_samples_are_refused(star):
