@@ -82,11 +82,13 @@ class ChoicePrompt(BaseModel):
         """The whole prompt. With a hint the worked examples carry theirs too, as the model needs to see what it means.
 
         Raises:
-            UserError: fewer than `shots` worked examples in this language, or none for this way of thinking.
+            UserError: fewer than `shots` worked examples in this language, or this way of thinking has none.
         """
         if think not in self.meta:
             raise UserError(f"the prompt has no instruction to think `{think}`, but {', '.join(self.meta)}")
         examples = self.examples.get(language or "", [])
+        if shots and rationale_language(language, think) != language:
+            raise UserError(f"worked examples think in the question's language, {language}; `{think}` takes no shots")
         if len(examples) < shots:
             raise UserError(f"the prompt has {len(examples)} worked examples in {language}; {shots} were asked for")
         told = [

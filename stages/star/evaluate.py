@@ -24,7 +24,7 @@ class Evaluate(common.Strict):
 
 
 def probe(problems: pd.DataFrame, count: int) -> pd.DataFrame:
-    """So many training problems, by hash of their group: whole groups, the same for every model."""
+    """So many training problems, group by group in the order of a hash: the same for every model."""
     order = problems["group"].map(lambda group: records.fingerprint("probe", group))
     return problems.loc[order.sort_values(kind="stable").index[:count]].sort_index()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whetstone.curation.degenerate import (
@@ -73,6 +73,7 @@ def test_short_texts_are_never_judged_by_shares():
     assert compression("a" * 199) == 1.0 < compression("a" * 200)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_measures_are_in_their_range_for_any_text(text):
     tokens = words(text)
@@ -134,6 +135,7 @@ def test_every_fault_is_counted_also_where_there_is_none():
     assert count([None, "truncated", "truncated"]) == dict.fromkeys(FAULTS, 0) | {"truncated": 2}
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 20))
 def test_a_shortened_text_is_a_beginning_of_so_many_words(text, limit):
     short = shorten(text, limit)

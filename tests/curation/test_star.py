@@ -6,7 +6,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whetstone import records
@@ -107,6 +107,7 @@ def test_a_rationale_that_tells_of_its_hint_is_dropped_and_counted(text):
     assert found.statistics["all"]["hinted_right_but"]["hint leaked"] == 1
 
 
+@settings(deadline=None)
 @given(direct=st.integers(1, 30), hinted=st.integers(0, 30), share=st.floats(0, 0.9))
 def test_rationalized_examples_stay_under_their_share(direct, hinted, share):
     marks = {f"p{i}": "++" for i in range(direct)} | {f"q{i}": "--" for i in range(hinted)}
@@ -179,6 +180,7 @@ def test_every_row_is_counted():
     assert (everything["examples"], everything["rationalized"]) == (3, 1)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(8)))
 def test_the_order_of_the_rows_does_not_matter(order):
     table = attempts(p="++-o", q="+-+-")

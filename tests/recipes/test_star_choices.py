@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whetstone import choices
@@ -66,6 +66,8 @@ def test_a_malformed_prompt_is_refused(change, message, tmp_path):
 def test_too_few_worked_examples_are_an_error():
     with pytest.raises(UserError, match="0 worked examples in de; 1 were asked for"):
         PROMPT.render("q", ["a", "b"], language="de", shots=1)
+    with pytest.raises(UserError, match="think in the question's language, sw; `english` takes no shots"):
+        PROMPT.render("q", ["a", "b"], language="sw", shots=1, think="english")
 
 
 @pytest.mark.parametrize("path", sorted((RECIPE / "prompts").glob("*.yaml")), ids=lambda path: path.stem)
@@ -73,6 +75,19 @@ def test_the_recipes_prompts_are_sound_and_know_every_way_of_thinking(path):
     assert set(choices.load_prompt(path).meta) == {"target", "english", "translate"}
 
 
+def test_the_worlds_worked_examples_are_right_and_the_same_in_every_language():
+    from whetstone.grading import extract
+
+    examples = choices.load_prompt(RECIPE / "prompts/world.yaml").examples
+    assert set(examples) == {"en", "de", "sw"} and {len(some) for some in examples.values()} == {4}
+    for same in zip(*examples.values(), strict=True):
+        assert len({(tuple(one.options), one.answer) for one in same}) == 1
+        for one in same:
+            assert extract(one.rationale, "choice", options=one.options).value == one.answer
+            assert one.options["ABCD".index(one.answer)] in one.rationale.rpartition("=")[2]
+
+
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=5), st.integers(0, 40), st.integers(2, 10))
 def test_an_order_is_a_permutation_that_depends_on_problem_and_number_alone(problem, number, options):
     order = choices.order_of(problem, number, options)
@@ -80,12 +95,14 @@ def test_an_order_is_a_permutation_that_depends_on_problem_and_number_alone(prob
     assert order == choices.order_of(problem, number, options)
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=5), st.integers(2, 10))
 def test_over_as_many_orders_as_options_every_option_stands_at_every_letter_once(problem, options):
     orders = [choices.order_of(problem, number, options) for number in range(options)]
     assert all(len({order[place] for order in orders}) == options for place in range(options))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), st.lists(st.integers(), min_size=4, max_size=4, unique=True), st.sampled_from("ABCD"))
 def test_letters_map_back_to_the_option_that_they_meant(number, values, answer):
     options = [str(value) for value in values]
