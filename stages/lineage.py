@@ -77,6 +77,11 @@ def pipeline(repo: Any) -> list[Any]:
     return [stage for stage in repo.index.stages if stage.path == own]
 
 
+def status(repo: Any) -> dict[str, list]:
+    """What `dvc status` tells of this pipeline: address to changes, for the stages that have some."""
+    return repo.status(targets=["dvc.yaml"])
+
+
 def stage_of(repo: Any, path: str) -> Any:
     """The stage that makes `path`, or a folder around or in it; None for a file that no stage makes."""
     wanted = Path(path)

@@ -38,7 +38,7 @@ def divided(group: str) -> tuple[list[str], list[str]]:
         import networkx
 
         needed = set().union(*(networkx.descendants(repo.index.graph, stage) for stage in own)) - set(own)
-        status = repo.status()
+        status = lineage.status(repo)
         todo = [stage.addressing for stage in own if stage.addressing in status]
         return [stage.addressing for stage in lineage.pipeline(repo) if stage in needed], todo
 

@@ -64,7 +64,7 @@ def plan(repo: Any, manifests: Mapping[str, dict], measured: dict | None) -> Ite
     """The stages that `dvc repro` would run, in order. What only follows another stage may turn out not to run."""
     rows: dict[str, tuple[float, float]] = {}  # a stage's rows now, and in its manifest
     running: set[str] = set()
-    status, order = repo.status(), ordered(repo)
+    status, order = lineage.status(repo), ordered(repo)
     for stage in order:
         before = [one for one in repo.index.graph.successors(stage)]
         why = reasons(stage, status)
@@ -120,7 +120,7 @@ def main(calibrate: bool) -> None:
     with lineage.opened() as repo:
         planned = list(plan(repo, manifests, measured))
         others = {stage.addressing for stage in lineage.pipeline(repo)} - {one.stage.addressing for one in planned}
-        restored = [name for name in repo.status() if name in others]
+        restored = [name for name in lineage.status(repo) if name in others]
         table = Table(title="would run, in this order", title_justify="left", box=None, pad_edge=False)
         for column in ("stage", "rows", "tokens", "time", "disk", "why", "estimated by"):
             table.add_column(column, justify="right" if column in ("rows", "tokens", "time", "disk") else "left")

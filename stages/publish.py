@@ -26,7 +26,7 @@ ROOMS = ("problems", "attempts", "training", "evaluation")
 def manifests(*kinds: str) -> tuple[dict[str, dict | None], dict[str, dict[str, str | None]]]:
     """Manifests and inputs, by stage, of the stages whose names begin so (`train@epoch1`, or `train` for all)."""
     with lineage.opened() as repo:
-        own = [stage for stage in repo.index.stages if stage.name in kinds or stage.name.partition("@")[0] in kinds]
+        own = [one for one in lineage.pipeline(repo) if one.name in kinds or one.name.partition("@")[0] in kinds]
         return {one.name: lineage.record(one) for one in own}, {one.name: lineage.inputs(one) for one in own}
 
 

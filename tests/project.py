@@ -97,7 +97,7 @@ class Copy:
         return set(re.findall(r"^Running stage '(.*)':", self.run("dvc", *command), re.MULTILINE))
 
     def changed(self) -> set[str]:
-        return set(json.loads(self.run("dvc", "status", "--json")))
+        return set(json.loads(self.run("dvc", "status", "--json", "dvc.yaml")))
 
     def commit(self) -> None:
         self.run("git", "add", "-A")

@@ -137,7 +137,7 @@ def reach(copy: Copy, change: Callable[[Copy], None]) -> Reach:
     try:
         os.chdir(copy.folder)
         with Repo(str(copy.folder)) as repo:
-            status, stages = repo.status(), lineage.pipeline(repo)
+            status, stages = lineage.status(repo), lineage.pipeline(repo)
             at_once = [stage for stage in stages if plan.reasons(stage, status)]
             reached = set().union(*(networkx.ancestors(repo.index.graph, stage) for stage in at_once))
             after = [stage for stage in stages if stage in reached and stage not in at_once]
