@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -186,7 +188,10 @@ def reused(started) -> int:
 def test_an_interrupt_leaves_no_process_and_a_state_to_go_on_from(long, whom, sent):
     started = long.start("make", "infer")
     assert reused(started) == 0
-    time.sleep(2)
+    with contextlib.closing(sqlite3.connect(long.folder / ".scratch/journal/infer-cot-1.sqlite")) as journal:
+        while not journal.execute("SELECT count(*) FROM completions").fetchone()[0]:
+            assert started.poll() is None
+            time.sleep(0.1)
     if whom == "the terminal":
         os.killpg(started.pid, sent)
     else:
