@@ -38,6 +38,15 @@ def parameters() -> None:
         if not isinstance(params.get(name), list) or not params[name]:
             raise UserError(f"{common.PARAMS}: `{name}` is {params.get(name)!r}; give a list of at least one")
     shape, section = common.structure(), common.section("infer", infer.Infer)
+    templates = {"sft": common.section("sft", SftConfig).template, "dpo": common.section("dpo", DpoConfig).template}
+    for epoch, spec in shape.epochs.train.items():
+        for before in sorted({spec.start, spec.attempts} - {"base"}):
+            trained = shape.epochs.train[before].trainer
+            if templates[trained] != templates[spec.trainer]:
+                raise UserError(
+                    f"{common.PARAMS}: `{spec.trainer}.template` is {templates[spec.trainer]}, but {epoch} builds on "
+                    f"{before}, and `{trained}.template` is {templates[trained]}; make them the same"
+                )
     for name in shape.strategies:
         if (canonical := strategies.strategy(name).name) != name:
             raise UserError(

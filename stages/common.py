@@ -156,7 +156,10 @@ def _fetched(model: Model) -> Path:
 
     try:
         wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        return Path(snapshot_download(model.name, revision=model.revision, allow_patterns=wanted))
+        twice = ["consolidated*", "original/*"]  # the same weights in another format, which some models come with
+        return Path(
+            snapshot_download(model.name, revision=model.revision, allow_patterns=wanted, ignore_patterns=twice)
+        )
     except Exception as error:  # the Hub's client raises whatever its transport does
         raise UserError(
             f"{model.name} at {model.revision} can't be fetched from the Hub ({type(error).__name__}: "

@@ -31,13 +31,18 @@ def work(params: Mapping[str, Any], rows: float) -> float:
     """How much a stage does with so many rows: completions where it samples, rows of all steps where it trains."""
     for section in params.values():
         if isinstance(section, Mapping) and "max_steps" in section:
-            per_step = section["batch_size"] * section["gradient_accumulation"]
+            per_step = section["batch_size"] * section["gradient_accumulation"] * section.get("devices", 1)
             return per_step * (section["max_steps"] or ceil(section["epochs"] * rows / per_step))
         if isinstance(section, Mapping) and "k" in section:
             return rows * section["k"]
         if isinstance(section, Mapping) and isinstance(section.get("world"), Mapping):
             return sum(section["world"][split] for split in section["world"] if split != "seed")
     return rows
+
+
+def devices(params: Mapping[str, Any]) -> int:
+    """GPUs among which a training stage divides its work; 1 for all others."""
+    return max((one["devices"] for one in params.values() if isinstance(one, Mapping) and "devices" in one), default=1)
 
 
 def need(stage: Any, found: dict | None, growth: float, params: Mapping[str, Any], measured: dict | None) -> Need:
@@ -55,13 +60,13 @@ def need(stage: Any, found: dict | None, growth: float, params: Mapping[str, Any
     if other and sampled:
         seconds = measured["start"] + rows * measured["seconds_per_completion"]
     elif other and training:
-        seconds = measured["start"] + tokens * measured["seconds_per_trained_token"]
+        seconds = measured["start"] + tokens * measured["seconds_per_trained_token"] / devices(params)
     elif not same and (sampled or training):
         seconds = None
     elif sampled and sampled["completions"]:
         seconds = found["seconds"] - sampled["seconds"] + sampled["seconds"] * rows / sampled["completions"]
     else:
-        seconds = found["seconds"] * ratio
+        seconds = found["seconds"] * ratio * devices(found["params"]) / devices(params)
     disk = 2.0 * sum(sizes) * (1 if training else ratio) if sizes else None
     return Need(rows, tokens, seconds, disk, basis(stage, found) if seconds is not None else "another model or engine")
 

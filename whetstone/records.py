@@ -53,6 +53,7 @@ ATTEMPT = _schema(
     verdict=(_TEXT, False),  # correct | wrong | unparsed
     rule=(_TEXT, True),  # rule of the grader that fired
     error=(_TEXT, True),  # error class of a program or of a malformed text
+    output=(_TEXT, True),  # what its program printed, and the message that it failed with
     finish_reason=(_TEXT, False),  # stop | length
     prompt_tokens=(_INT, True),  # these three are unknown for completions made elsewhere
     completion_tokens=(_INT, True),

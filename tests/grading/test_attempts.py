@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whetstone.errors import UserError
-from whetstone.grading.attempts import GradedAttempt, grade_attempts, program_of
+from whetstone.grading.attempts import grade_attempts, program_of
 
 ROWS = [  # text, strategy, gold, finish_reason, expected
     ("3 + 4 = 7. The answer is 7.", "cot", "7", "stop", ("7", "correct", "answer_is", None)),
@@ -34,7 +34,29 @@ def columns(rows: list[tuple]) -> tuple[list, list, list, list]:
 def test_texts_and_programs_keep_their_order() -> None:
     texts, strategies, golds, reasons = columns(ROWS)
     graded = grade_attempts(texts, strategies, golds, finish_reasons=reasons, workers=1)
-    assert graded == [GradedAttempt(*row[4]) for row in ROWS]
+    assert [one[:4] for one in graded] == [row[4] for row in ROWS]
+
+
+SILENT = "the program set no `answer` and printed nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "strategy", "output"),
+    [
+        ("answer = 7", "pot", None),
+        ("print('half: ', 7 / 2)\nanswer = 7", "pot", "half:  3.5"),
+        ("total = 7", "pot", SILENT),
+        ("print('so far')\nanswer = totl", "pot", "so far\nNameError: name 'totl' is not defined"),
+        ("answer = (", "pot", "SyntaxError: '(' was never closed (<program>, line 1)"),
+        ("print('x' * 3000)\nanswer = 7", "pot", "x" * 2000 + "… (1,000 characters more)"),
+        ("while True: pass", "pot", "stopped after 1 s"),
+        ("print(object())\nanswer = 7", "pot", "<object object at 0x…>"),  # another one in each run
+        ("It prints 7. The answer is 7.", "cot", None),
+    ],
+)
+def test_what_a_program_printed_is_kept_for_readers(text: str, strategy: str, output: str | None) -> None:
+    (graded,) = grade_attempts([text], [strategy], ["7"], timeout=1.0, workers=1)
+    assert graded.output == output
 
 
 def test_the_batch_does_not_matter() -> None:

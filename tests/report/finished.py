@@ -56,6 +56,7 @@ def attempt(
         "verdict": "correct" if right else "unparsed" if crashed else "wrong",
         "rule": None if crashed else "answer_is",
         "error": "exception" if crashed else None,
+        "output": f"NameError: {HOSTILE}" if crashed else None,
         "finish_reason": "stop",
         "prompt_tokens": 40,
         "completion_tokens": 20 + len(strategy),

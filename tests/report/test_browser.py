@@ -288,6 +288,15 @@ def test_markup_in_texts_is_text(viewer, attempts):
     assert "<img src=x" in page.text_content("#detail") and page.title() == "Whetstone attempts"
 
 
+def test_the_output_of_a_program_is_shown(viewer, attempts):
+    failed = attempts[attempts["output"].notna()]
+    page = viewer(at=failed.index[0])
+    assert page.locator("#detail .printed").first.text_content() == failed["output"].iloc[0]
+    silent = attempts[attempts["output"].isna()].index[0]
+    page = viewer(at=silent)
+    assert page.locator("#detail .printed").count() == 0
+
+
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessibility(tab, viewer, folder, scheme, size):

@@ -33,6 +33,7 @@ def files(project) -> dict[str, bytes]:
         ("model", "name", "mistralai/Mistral-7B-v0.3", "`model.revision` is empty; pin mistralai"),
         ("epochs", "evaluate", ["epoch3"], "`epochs.evaluate` names epoch3, which `epochs.train` lacks"),
         ("epochs", "sample", [], "`epochs.sample` lacks epoch1, whose attempts epoch2 learns from"),
+        ("dpo", "template", "chat", "`dpo.template` is chat, but epoch2 builds on epoch1, and `sft.template` is pl"),
         ("infer", "prompts", "other", "prompts/other/cot.yaml: no such prompt file"),
     ],
 )

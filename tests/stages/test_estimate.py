@@ -36,6 +36,13 @@ def test_more_problems_or_samples_take_more_but_start_once(growth, k, times):
     assert found[:4] == (400 * times, 130 * 400 * times, pytest.approx(5 + 55 * times), 2000 * times)
 
 
+def test_more_devices_take_as_many_more_rows_in_the_same_time():
+    trained = manifest("train@epoch1", seconds=60, params={"sft": TRAIN | {"devices": 1}}, tokens={"training": 5000})
+    trained.pop("sampled")
+    found = need(stage("train@epoch1"), trained, 1, {"sft": TRAIN | {"devices": 4}}, None)
+    assert found.tokens == 4 * 5000 and found.seconds == pytest.approx(60)
+
+
 def test_a_resumed_run_tells_its_speed_by_what_it_sampled():
     resumed = manifest("infer@cot-1", seconds=15, sampled={"completions": 100, "tokens": 3000, "seconds": 10})
     assert need(stage("infer@cot-1"), resumed, 1, {"infer": INFER}, None).seconds == pytest.approx(5 + 40)
@@ -56,6 +63,8 @@ def test_a_stage_that_never_ran_takes_the_likest_manifest():
         ({"sft": TRAIN}, 400, 120 * 16),
         ({"sft": TRAIN | {"max_steps": None, "epochs": 3}}, 400, 3 * 400),
         ({"sft": TRAIN | {"max_steps": None, "epochs": 1, "gradient_accumulation": 2}}, 400, 13 * 32),
+        ({"sft": TRAIN | {"devices": 8}}, 400, 8 * 120 * 16),
+        ({"sft": TRAIN | {"max_steps": None, "epochs": 2, "devices": 8}}, 400, 7 * 128),
         ({"infer": {"k": 4}, "model": {"name": "models/base"}}, 100, 400),
         ({"evaluate": {"max_tokens": 8}}, 100, 100),
         ({"problems": {"world": {"train": 10, "test": 5, "seed": 7}}}, 1, 15),

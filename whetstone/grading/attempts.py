@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from whetstone.errors import UserError
 from whetstone.grading import Answer, Options, extract, grade
 from whetstone.grading.answers import unparsed
 from whetstone.strategies import program_of
 
+if TYPE_CHECKING:
+    from whetstone.grading.sandbox import Outcome
+
 _SHOWN = 80
+_OUTPUT = 2_000  # characters kept of what a program printed
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
 class GradedAttempt(NamedTuple):
     """answer: the canonical string that was read, or None. verdict, rule, error: as in `Verdict`; the error of a
     program that failed is the sandbox's class (syntax, exception, timeout, …); "truncated": the completion hit its
-    token limit.
+    token limit. output: what a program printed and the message that it failed with; None for a text and for a silent
+    program.
     """
 
     answer: str | None
     verdict: str
     rule: str
     error: str | None
+    output: str | None = None
 
 
 def grade_attempts(
@@ -79,8 +87,18 @@ def grade_attempts(
         else:
             answer = extract(texts[row], tasks[row], options=options[row], tolerance=tolerance)
         verdict = grade(answer, gold, tasks[row], tolerance=tolerance, options=options[row])
-        graded.append(GradedAttempt(answer.canonical, *verdict))
+        printed = _printed(outcomes[row]) if row in outcomes else None
+        graded.append(GradedAttempt(answer.canonical, *verdict, printed))
     return graded
+
+
+def _printed(outcome: Outcome) -> str | None:
+    """To be read by people. Addresses change from run to run, so they are left out: tables repeat byte by byte."""
+    printed = outcome.stdout.strip()
+    if len(printed) > _OUTPUT:
+        printed = f"{printed[:_OUTPUT]}… ({len(printed) - _OUTPUT:,} characters more)"
+    lines = [line for line in (printed, outcome.detail.strip() if outcome.error else "") if line]
+    return _ADDRESS.sub("0x…", "\n".join(lines)) or None
 
 
 def _of_program(answer: Answer) -> Answer:

@@ -22,7 +22,7 @@ from whetstone.report.page import environment
 CHUNK = 1_000_000  # characters of text in one file, about; compressed it is a tenth
 EXAMPLE, CHOSEN, REJECTED = 1, 2, 4  # bits of `used`; attempts.js has them too
 NONE = "none"
-_TEXTS = ("text", "answer", "rule", "finish_reason", "probability", "logprob", "prompt_tokens",
+_TEXTS = ("text", "answer", "rule", "output", "finish_reason", "probability", "logprob", "prompt_tokens",
           "completion_tokens", "prompt_hash", "engine", "seed")  # fmt: skip
 
 

@@ -236,7 +236,8 @@ const whetstone = (() => {
     const said = own.answer === null
       ? ["no answer", error === "none" ? "" : `: ${error}`]
       : [strategy === "pot" ? "the program's answer is " : "the answer read is ", create("code", {}, own.answer), own.rule ? ` (${own.rule})` : ""];
-    return create("p", { class: "outcome" }, ...said, ", the gold is ", create("code", {}, own.gold));
+    return [create("p", { class: "outcome" }, ...said, ", the gold is ", create("code", {}, own.gold)),
+      own.output === null ? null : create("pre", { class: "printed", "aria-label": "output of the program" }, own.output)];
   };
   const marked = (text) => {
     const query = state.query.trim().toLowerCase();
@@ -257,7 +258,7 @@ const whetstone = (() => {
         create("span", { class: "tag" }, named("model", attempt)), tag(strategy),
         own.probability === null ? null : create("span", { class: "muted" }, `chosen with probability ${own.probability.toFixed(2)}`)),
       strategy === "pot" ? create("pre", {}, ...marked(own.text.trim())) : create("div", { class: "prose" }, ...marked(own.text.trim())),
-      outcome(attempt, own, strategy));
+      ...outcome(attempt, own, strategy));
   };
   const siblings = (attempt) => {
     const problem = data.problem[attempt], groups = new Map();
