@@ -1,5 +1,6 @@
 """Presets: allowed values, applied and taken back without a trace, and each trains one step on a model of its kind."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def test_the_header_says_hardware_hours_and_disk(name):
     for word in ("\nHardware: ", "\nHours: ", "\nDisk: "):
         assert word in head
     assert not head.splitlines()[0].startswith("Hardware")
+
+
+def test_the_readme_tells_the_hours_and_the_disk_of_the_headers():
+    row = re.compile(r"^\| `(\S+)` \|.*\| ([\d.]+) \| ([\d.]+) GB \|$", re.MULTILINE)
+    told = {name: (hours, disk) for name, hours, disk in row.findall((ROOT / "README.md").read_text())}
+    heads = {name: preset.header((ROOT / "presets" / f"{name}.yaml").read_text()) for name in NAMES}
+    assert told == {
+        name: (re.search(r"\nHours: (?:about )?([\d.]+)", head)[1], re.search(r"\nDisk: ([\d.]+) GB", head)[1])
+        for name, head in heads.items()
+    }
 
 
 @pytest.mark.parametrize("name", REAL)
