@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -14,7 +15,7 @@ from stages.run import scratch as scratch
 from whetstone.errors import UserError
 from whetstone.validation import validated
 
-PARAMS = Path("params.yaml")
+PARAMS, RAW = Path("params.yaml"), Path("data/raw")
 Section = TypeVar("Section", bound=BaseModel)
 
 
@@ -149,6 +150,12 @@ def model_path(label: str) -> Path:
     if model.revision is None:
         raise UserError(f"{PARAMS}: `model.revision` is empty; pin {model.name} to a commit of its Hub page")
     return _fetched(model)
+
+
+def watched(path: str | None) -> None:
+    """Raises ValueError for a file of problems outside of data/raw, which the stage that reads it depends on."""
+    if path is not None and RAW not in Path(os.path.normpath(path)).parents:
+        raise ValueError(f"{path} isn't in {RAW}, where DVC notices its changes; move it or link to it there")
 
 
 def _fetched(model: Model) -> Path:

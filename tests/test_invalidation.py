@@ -101,6 +101,7 @@ CHANGES: dict[str, Callable[[Copy], None]] = {
     "a comment in `whetstone/evaluation/`": comment("whetstone/evaluation/intervals.py"),
     "a comment in `whetstone/report/`": comment("whetstone/report/page.py"),
     "a comment in `whetstone/records.py`": comment("whetstone/records.py"),
+    "a row of a file in `data/raw`, or another file there": comment("data/raw/README.md"),
     "a row of a table is edited by hand (it comes back from the cache)": row,
     "the base model's configuration": replace("models/base/config.json", "{", "{ "),
     "a merged model is deleted (`make free`)": remove("models/epoch1/merged"),

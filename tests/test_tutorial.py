@@ -60,6 +60,16 @@ def test_the_problems_are_the_files_rows(done):
     assert set(test["question"]) == set(rows["prompt"]) and set(test["family"]) == set(rows["topic"])
 
 
+def test_a_change_of_the_file_is_noticed(done):
+    copy, _ = done
+    path = copy.folder / "data/raw/mine/test.jsonl"
+    before = path.read_text()
+    assert copy.changed() == set()
+    path.write_text("\n".join(before.splitlines()[1:]) + "\n")
+    assert copy.changed() == {"problems"}
+    path.write_text(before)
+
+
 def test_what_the_page_quotes_is_printed(done):
     _, printed = done
     flat = " ".join(" ".join(printed).split())

@@ -41,6 +41,8 @@ class Problems(common.Strict):
     def _one_origin(self) -> Problems:
         if (self.world is None) != bool(self.sources):
             raise ValueError("give either `world` (set the other to []) or `sources` (set `world` to null)")
+        for source in self.sources:
+            common.watched(source.path)
         return self
 
 

@@ -160,8 +160,9 @@ def test_the_report_sets_arms_side_by_side(star):
 
 def test_a_run_on_a_test_set_carries_its_banner(star, tmp_path):
     rows = ["n,Question,A,B,C,D,Answer,Subject"] + [f"{i},Q{i}?,{i},{i + 1},{i + 2},{i + 3},A,x" for i in range(60)]
-    (tmp_path / "mmlu.csv").write_text("\n".join(rows))
-    star.params["problems"] |= {"world": None, "sources": [{"kind": "simple_evals", "path": "mmlu.csv"}]}
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/mmlu.csv").write_text("\n".join(rows))
+    star.params["problems"] |= {"world": None, "sources": [{"kind": "simple_evals", "path": "data/raw/mmlu.csv"}]}
     star.save()
     assert "`split: divide` would train on 60 rows of a published test set" in star.run("problems", fails=True)
     star.params["problems"]["train_on_test"] = True

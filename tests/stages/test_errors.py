@@ -86,12 +86,20 @@ def test_an_epoch_that_starts_from_nothing(project):
 def test_a_problem_file(problems, row, message):
     before = files(problems)
     rows = [{"question": "How many are 2 and 2?", "answer": "4"}, row]
-    pd.Series(rows).to_json(problems.folder / "train.jsonl", orient="records", lines=True)
-    problems.params["problems"] |= {"world": None, "sources": [{"kind": "table", "path": "train.jsonl"}]}
+    (problems.folder / "data/raw").mkdir()
+    pd.Series(rows).to_json(problems.folder / "data/raw/train.jsonl", orient="records", lines=True)
+    problems.params["problems"] |= {"world": None, "sources": [{"kind": "table", "path": "data/raw/train.jsonl"}]}
     problems.save()
     output = problems.run("problems", fails=True)
     assert pd.Series([output]).str.contains(message, regex=True).all(), output
     assert files(problems) == before
+
+
+@pytest.mark.parametrize("path", ["train.jsonl", "/data/raw/train.jsonl", "data/raw/../train.jsonl", "data/raw"])
+def test_a_problem_file_that_dvc_does_not_watch(project, path):
+    project.params["problems"] |= {"world": None, "sources": [{"kind": "table", "path": path}]}
+    project.save()
+    assert f"`problems`: {path} isn't in data/raw" in " ".join(project.run("check", fails=True).split())
 
 
 def test_an_evaluation_set_that_no_problem_is_in(project):

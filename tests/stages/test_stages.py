@@ -49,9 +49,11 @@ def test_problems_from_data_sets(project):
     ]
     train = pd.DataFrame(rows[:80])
     train.loc[len(train)] = rows[85]  # a test question among the training ones
-    train.to_json(project.folder / "train.jsonl", orient="records", lines=True)
-    pd.DataFrame(rows[80:]).to_json(project.folder / "test.jsonl", orient="records", lines=True)
-    sources = [{"kind": "table", "path": "train.jsonl"}, {"kind": "table", "path": "test.jsonl", "split": "test"}]
+    raw = project.folder / "data/raw"
+    raw.mkdir(parents=True)
+    train.to_json(raw / "train.jsonl", orient="records", lines=True)
+    pd.DataFrame(rows[80:]).to_json(raw / "test.jsonl", orient="records", lines=True)
+    sources = [{"kind": "table", "path": f"data/raw/{split}.jsonl", "split": split} for split in ("train", "test")]
     project.params["problems"] |= {"world": None, "sources": sources, "dev_share": 0.2}
     project.params["datasets"] = ["test"]
     project.save()
