@@ -288,6 +288,13 @@ def test_markup_in_texts_is_text(viewer, attempts):
     assert "<img src=x" in page.text_content("#detail") and page.title() == "Whetstone attempts"
 
 
+def test_a_link_to_a_late_attempt_scrolls_the_list_to_it(viewer, attempts):
+    name = list(attempts.sort_values("problem_id").index)[-1]
+    page = viewer(at=name)
+    page.wait_for_selector(".row[aria-selected=true]", timeout=3000)
+    assert at(page) == name
+
+
 def test_the_output_of_a_program_is_shown(viewer, attempts):
     failed = attempts[attempts["output"].notna()]
     page = viewer(at=failed.index[0])

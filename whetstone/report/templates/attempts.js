@@ -197,7 +197,6 @@ const whetstone = (() => {
   let scheduled = 0;
   const drawRows = () => {
     const list = $("list"), rows = $("rows");
-    rows.style.height = `${shown.length * ROW}px`;
     const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4);
     const last = Math.min(shown.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + 4);
     const made = [], missing = new Set();
@@ -367,6 +366,7 @@ const whetstone = (() => {
   };
   const refresh = (keep, over) => {
     filter();
+    $("rows").style.height = `${shown.length * ROW}px`; // before anything scrolls
     drawCounts();
     document.querySelectorAll(".switch button").forEach((one) => one.setAttribute("aria-pressed", String(one.value === state.kind)));
     const place = keep === undefined ? -1 : placeOf(keep, over);
