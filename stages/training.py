@@ -101,7 +101,7 @@ def dev_accuracy(dev: pd.DataFrame, evaluate: common.Evaluate) -> Callable[[Any,
         from whetstone import rollouts
         from whetstone.engines.transformers import TransformersEngine
 
-        engine = TransformersEngine.from_model(model, tokenizer)
+        engine = TransformersEngine.from_model(model, tokenizer, fingerprint=f"checkpoint:{step}")
         attempts = rollouts.first_attempts(engine, dev, Sampling(evaluate.max_tokens, stop=evaluate.stop))
         return float((attempts["verdict"] == "correct").mean())
 

@@ -59,7 +59,7 @@ def attempts(
 
     Hinted attempts have the right option marked; they are second tries (position 2) under the problem's own order.
     """
-    asked, rows, requests = [], [], []
+    asked, rows, requests, weights = [], [], [], engine.fingerprint
     greedy = sampling.temperature == 0
     kind = "hinted" if hinted else "direct"
     for problem in problems.itertuples():
@@ -79,7 +79,7 @@ def attempts(
                     "probability": None,
                     "prompt_tokens": len(engine.encode(text)),
                     "prompt_hash": fingerprint(text),
-                    "engine": engine.fingerprint,
+                    "engine": weights,
                     "seed": one_seed,
                 }
             )

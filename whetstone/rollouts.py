@@ -44,7 +44,7 @@ def _attempt(
     seeds = [0 if greedy else seed_of(seed, a.problem_id, a.strategy, a.sample) for a in asks]
     requests = [Request(ask.prompt, sampling, one) for ask, one in zip(asks, seeds, strict=True)]
     tokens = {prompt: len(engine.encode(prompt)) for prompt in {ask.prompt for ask in asks}}
-    rows = []
+    rows, weights = [], engine.fingerprint
     for ask, one, (completion,) in zip(asks, seeds, _complete(engine, requests, store, label), strict=True):
         strategy, text = (ask.strategy, completion.text)
         if strategy is None:
@@ -64,7 +64,7 @@ def _attempt(
                 "completion_tokens": len(completion.token_ids) or None,
                 "logprob": _logprob(completion),
                 "prompt_hash": fingerprint(ask.prompt),
-                "engine": engine.fingerprint,
+                "engine": weights,
                 "seed": one,
             }
         )

@@ -93,6 +93,26 @@ def test_reference_log_probabilities_are_those_of_the_model_without_adapter(base
         assert trainer.train_dataset[column] == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_reference_reads_no_further_than_the_preference(base, pairs, tmp_path, monkeypatch):
+    """With scope first_token: both completions' first token, whatever comes after."""
+    read = []
+    original = preference.PreferenceTrainer.compute_ref_log_probs
+    monkeypatch.setattr(
+        preference.PreferenceTrainer, "compute_ref_log_probs",
+        lambda self, model, batch: read.append(batch["completion_mask"].sum(1)) or original(self, model, batch),
+    )  # fmt: skip
+    config = DpoConfig(**BASIC, scope="first_token")
+    model, tokenizer = loading.load(base, config)
+    rows, _ = tokenise(pairs, tokenizer, config, "pairs")
+    trainer = preference.trainer(model, tokenizer, rows, config, tmp_path)
+    assert {int(n) for lengths in read for n in lengths} == {1}
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    for column, name in (("ref_chosen_logps", "chosen_ids"), ("ref_rejected_logps", "rejected_ids")):
+        expected = [log_probability(plain, p, c[:1]) for p, c in zip(rows["prompt_ids"], rows[name], strict=True)]
+        assert trainer.train_dataset[column] == pytest.approx(expected, abs=1e-4)
+    assert trainer.train_dataset["chosen_ids"] == rows["chosen_ids"]  # whose likelihood is in the loss
+
+
 def test_a_fixed_reference_is_the_base_whatever_training_starts_from(base, tokenizer, pairs, tmp_path):
     """Epoch 2 against the base model: the first loss is the preference's between the two, not ln 2."""
     from whetstone.training.config import SftConfig

@@ -276,3 +276,27 @@ def test_on_a_cpu_log_probabilities_are_those_of_trls_kernel(base, tokenizer, ex
         output.log_probs.sum().backward()
     for p, q in zip(theirs.parameters(), ours.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "joins"), [("float32", True), ("bfloat16", False)])
+def test_sampling_has_the_adapter_in_the_weights_and_leaves_them_as_they_were(base, tokenizer, dtype, joins):
+    from peft import get_peft_model
+
+    config = SftConfig(learning_rate=1e-2, max_steps=1, rank=4, alpha=8)
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
+    model = get_peft_model(plain, loading.adapter_config(config)).eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    asked = tokenizer("How many?", return_tensors="pt").input_ids
+    with torch.no_grad():
+        apart = model(asked).logits
+        with loading.added(model):
+            together = model(asked).logits
+            changed = [name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])]
+        again = model(asked).logits
+    assert bool(changed) == joins
+    torch.testing.assert_close(together, apart, rtol=1e-3, atol=1e-3)
+    assert torch.equal(again, apart)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

@@ -76,11 +76,16 @@ class TransformersEngine:
         self._fingerprint = f"transformers:{digest}:{dtype}"
 
     @classmethod
-    def from_model(cls, model: torch.nn.Module, tokenizer: object, slots: int = 256) -> TransformersEngine:
-        """An engine on a model in memory, with its weights of the moment; it is left in the mode that it was in."""
+    def from_model(
+        cls, model: torch.nn.Module, tokenizer: object, slots: int = 256, fingerprint: str | None = None
+    ) -> TransformersEngine:
+        """An engine on a model in memory, with its weights of the moment; it is left in the mode that it was in.
+
+        Without a fingerprint all weights are read each time that it is asked for: seconds for a large model.
+        """
         engine = cls.__new__(cls)
         engine._set(model, tokenizer, slots)
-        engine._fingerprint = None
+        engine._fingerprint = fingerprint
         return engine
 
     def _set(self, model: torch.nn.Module, tokenizer: object, slots: int) -> None:

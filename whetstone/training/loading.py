@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,22 @@ def adapter_config(config: TrainingConfig) -> Any:
         target_modules=config.target_modules,
         task_type="CAUSAL_LM",
     )
+
+
+@contextlib.contextmanager
+def added(model: Any) -> Iterator[None]:
+    """For sampling: the adapter as a part of the weights, which halves the operations; afterwards the very same
+    weights as before. Only linear layers in float32: a sum in fewer bits would be another model."""
+    from peft.tuners.lora import Linear
+
+    layers = [module for module in model.modules() if type(module) is Linear]
+    layers = [layer for layer in layers if layer.get_base_layer().weight.dtype == torch.float32]
+    kept = [layer.get_base_layer().weight.detach().clone() for layer in layers]
+    for layer in layers:
+        layer.merge()
+    try:
+        yield
+    finally:
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.merged_adapters.clear()
+            layer.get_base_layer().weight.data = weight

@@ -204,7 +204,8 @@ class Loop:
             return 0.0
         self.switch(False)
         try:
-            return float(self.dev(self.model, self.processing_class, step))
+            with loading.added(self.model):
+                return float(self.dev(self.model, self.processing_class, step))
         finally:
             self.switch(True)
 

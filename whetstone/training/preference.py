@@ -35,14 +35,19 @@ class PreferenceTrainer(loop.Loop, DPOTrainer):
         the processes share out among themselves."""
         if _COLUMNS[3] in dataset.column_names:
             return dataset
-        size = lengths(dataset.to_dict())
+        read = dataset.to_dict()
+        if self.ld_alpha == 0:  # the preference ends with the shorter completion, and the reference with it
+            ends = [min(map(len, both)) for both in zip(read["chosen_ids"], read["rejected_ids"], strict=True)]
+            for name in _COLUMNS[1:3]:
+                read[name] = [ids[:end] for ids, end in zip(read[name], ends, strict=True)]
+        shown, size = loop.dataset(read), lengths(read)
         order = sorted(range(len(size)), key=size.__getitem__)
         columns = torch.zeros(2, len(size), device=self.args.device)
         self.prepare_head()
         self.model.eval()
         for start in range(batch_size * self.args.process_index, len(order), batch_size * self.args.world_size):
             rows = order[start : start + batch_size]
-            batch = self._prepare_inputs(self.data_collator([dataset[i] for i in rows]))
+            batch = self._prepare_inputs(self.data_collator([shown[i] for i in rows]))
             columns[:, rows] = torch.stack(self.compute_ref_log_probs(self.model, batch)).float()
         columns = self.accelerator.reduce(columns)
         return loop.dataset(dataset.to_dict() | dict(zip(_COLUMNS[3:], columns.tolist(), strict=True)))

@@ -1,7 +1,7 @@
-"""Experiment trackers, off unless asked for: the trainer's own integrations, kept on this machine where they can be.
+"""Experiment trackers, off unless asked for: the trainer's own integrations, kept on this machine if they can be.
 
-trackio writes to its local folder, mlflow to wherever MLFLOW_TRACKING_URI says (else ./mlflow.db), wandb to its account
-(WANDB_MODE=offline keeps it in ./wandb), dvclive to a folder, without the dvc.yaml that it would otherwise write over.
+trackio writes to its local folder, mlflow to wherever MLFLOW_TRACKING_URI says (else ./mlflow.db), wandb to its own
+account (WANDB_MODE=offline keeps it in ./wandb), dvclive to a folder, without the dvc.yaml that it would write there.
 """
 
 from __future__ import annotations
