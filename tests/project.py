@@ -50,7 +50,7 @@ class Copy:
         results = ("metrics/", "plots/", "manifests/", "dvc.lock")
         folder.mkdir(exist_ok=True)
         for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).is_file() and not name.startswith(results):
+            if (ROOT / name).is_file() and not re.sub("^recipes/[^/]+/", "", name).startswith(results):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
         copy = cls(folder)
