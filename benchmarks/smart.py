@@ -9,11 +9,8 @@ end; nothing is chosen by them.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,11 +21,12 @@ import pandas as pd
 from ruamel.yaml import YAML
 from scipy.stats import permutation_test
 
+from benchmarks import loops
+from benchmarks.loops import ROOT
 from whetstone import records
 from whetstone.evaluation.intervals import compare, paired_bootstrap, wilson
 from whetstone.evaluation.smart import outcomes
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "benchmarks/results/smart.json", ROOT / "README.md"
 SEEDED = ("infer", "preprocess", "sft", "sample", "dpo")
 PARTS = [1, 2, 3, 4, 5]
@@ -67,21 +65,10 @@ def variants(params: dict) -> dict[str, dict[str, Any]]:
 def clone(name: str, changes: dict[str, Any], seed: int) -> Path:
     """A clone of HEAD with its own parameters, on this project's DVC cache."""
     folder = ROOT / ".scratch/smart" / f"{name}-{seed}"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(folder)], check=True)
-    subprocess.run(["git", "-C", str(folder), "fetch", "-q", "origin", "HEAD"], check=True)
-    subprocess.run(["git", "-C", str(folder), "checkout", "-q", "-f", "--detach", "FETCH_HEAD"], check=True)
+    loops.clone(folder)
     subprocess.run(["dvc", "cache", "dir", "--local", str(ROOT / ".dvc/cache")], cwd=folder, check=True)
-    yaml = YAML()
-    params = yaml.load(folder / "params.yaml")
-    for key, value in {**changes, "datasets": ["test"], **{f"{one}.seed": seed for one in SEEDED}}.items():
-        *sections, last = key.split(".")
-        target = params
-        for section in sections:
-            target = target[section]
-        target[last] = value
-    yaml.dump(params, folder / "params.yaml")
+    seeds = {f"{section}.seed": seed for section in SEEDED}
+    loops.set_parameters(folder / "params.yaml", {**changes, "datasets": ["test"], **seeds})
     return folder
 
 
@@ -189,15 +176,6 @@ def table(summary: dict) -> str:
     return "\n".join(lines)
 
 
-def write_readme(text: str) -> None:
-    """Puts the table between the README's two marks."""
-    begin, end = "<!-- results -->", "<!-- /results -->"
-    content = README.read_text()
-    before, _, rest = content.partition(begin)
-    after = rest.partition(end)[2] if end in rest else rest
-    README.write_text(f"{before}{begin}\n{text}\n{end}{after}")
-
-
 @click.command()
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--only", default=None, help="some variants, by name and a comma: main,literal,only_cot ...")
@@ -211,18 +189,11 @@ def main(seeds: str, only: str | None) -> None:
         for seed in numbers:
             start = time.monotonic()
             folder = clone(name, wanted[name], seed)
-            with (folder / "repro.log").open("w") as log:
-                done = subprocess.run(["dvc", "repro", "report"], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-            if done.returncode:
-                sys.exit(f"{folder}: dvc repro failed; see {folder / 'repro.log'}")
+            loops.repro(folder, "report")
             runs[name].append(first_attempts(folder))
             click.echo(f"{name}, seed {seed}: {time.monotonic() - start:.0f} s")
     summary = summarise(numbers, runs)
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    device = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    RESULTS.write_text(json.dumps({"revision": revision, "device": device, **summary}, indent=1) + "\n")
-    write_readme(table(summary))
-    click.echo(table(summary))
+    loops.publish(summary, RESULTS, table(summary), README)
 
 
 if __name__ == "__main__":

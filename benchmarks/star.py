@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import click
 import numpy as np
 import pandas as pd
-from ruamel.yaml import YAML
 
+from benchmarks import loops
+from benchmarks.loops import ROOT
 from benchmarks.smart import compared
 from whetstone import choices, records
 from whetstone.evaluation.intervals import wilson
 from whetstone.evaluation.star import gap
 from whetstone.report.star import outcomes
 
-ROOT = Path(__file__).resolve().parents[1]
 RECIPE = Path("recipes/star")
 RESULTS, README = ROOT / "benchmarks/results/star.json", ROOT / RECIPE / "README.md"
 SEEDED = ("sample", "curate", "sft", "dpo")
@@ -40,16 +37,8 @@ RATES = ("truncated", "repetitive", "in_language")
 def clone(seed: int) -> Path:
     """A clone of HEAD with seeds of its own."""
     folder = ROOT / ".scratch/star" / f"seed-{seed}"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(folder)], check=True)
-    subprocess.run(["git", "-C", str(folder), "fetch", "-q", "origin", "HEAD"], check=True)
-    subprocess.run(["git", "-C", str(folder), "checkout", "-q", "-f", "--detach", "FETCH_HEAD"], check=True)
-    yaml, path = YAML(), folder / RECIPE / "params.yaml"
-    params = yaml.load(path)
-    for section in SEEDED:
-        params[section]["seed"] = seed
-    yaml.dump(params, path)
+    loops.clone(folder)
+    loops.set_parameters(folder / RECIPE / "params.yaml", {f"{section}.seed": seed for section in SEEDED})
     return folder / RECIPE
 
 
@@ -167,13 +156,6 @@ def tables(summary: dict) -> str:
     return "\n".join(lines)
 
 
-def write_readme(text: str) -> None:
-    begin, end = "<!-- results -->", "<!-- /results -->"
-    content = README.read_text()
-    before, _, rest = content.partition(begin)
-    README.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
-
-
 @click.command()
 @click.option("--seeds", default="0,1,2", show_default=True)
 def main(seeds: str) -> None:
@@ -181,18 +163,11 @@ def main(seeds: str) -> None:
     numbers, runs = [int(seed) for seed in seeds.split(",")], []
     for seed in numbers:
         start, folder = time.monotonic(), clone(seed)
-        with (folder / "repro.log").open("w") as log:
-            done = subprocess.run(["dvc", "repro"], cwd=folder, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            sys.exit(f"{folder}: dvc repro failed; see {folder / 'repro.log'}")
+        loops.repro(folder)
         runs.append(Run(folder))
         click.echo(f"seed {seed}: {time.monotonic() - start:.0f} s, load {os.getloadavg()[0]:.1f}")
     summary = summarise(numbers, runs)
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    device = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    RESULTS.write_text(json.dumps({"revision": revision, "device": device, **summary}, indent=1) + "\n")
-    write_readme(tables(summary))
-    click.echo(tables(summary))
+    loops.publish(summary, RESULTS, tables(summary), README)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""Whole loops for a table of results: clones of this commit with their own parameters, and where their numbers go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+
+
+def clone(folder: Path) -> None:
+    """HEAD in `folder`; what an earlier run left there stays, so that only what changed since runs again."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(folder)], check=True)
+    subprocess.run(["git", "-C", str(folder), "fetch", "-q", "origin", "HEAD"], check=True)
+    subprocess.run(["git", "-C", str(folder), "checkout", "-q", "-f", "--detach", "FETCH_HEAD"], check=True)
+
+
+def set_parameters(path: Path, values: Mapping[str, Any]) -> None:
+    """Sets `section.key`s in a params.yaml."""
+    yaml = YAML()
+    params = yaml.load(path)
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        target = params
+        for section in sections:
+            target = target[section]
+        target[last] = value
+    yaml.dump(params, path)
+
+
+def repro(folder: Path, *targets: str) -> None:
+    """`dvc repro`, told in `repro.log`. Ends the program where it fails."""
+    with (folder / "repro.log").open("w") as log:
+        done = subprocess.run(["dvc", "repro", *targets], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode:
+        sys.exit(f"{folder}: dvc repro failed; see {folder / 'repro.log'}")
+
+
+def publish(summary: dict[str, Any], results: Path, table: str, readme: Path) -> None:
+    """The numbers with commit and machine to `results`, the table to the screen and between the marks of `readme`."""
+    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    device = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    told = {"revision": revision.stdout.strip(), "device": device, **summary}
+    results.write_text(json.dumps(told, indent=1) + "\n")
+    before, _, rest = readme.read_text().partition(BEGIN)
+    after = rest.partition(END)[2] if END in rest else rest
+    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    click.echo(table)
