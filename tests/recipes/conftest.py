@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from ruamel.yaml import YAML
 
-from whetstone import records
+from tests.stage_folder import StageFolder
 from whetstone.engines.scripted import ScriptedEngine
 
 ROOT = Path(__file__).parents[2]
@@ -22,36 +19,23 @@ THINKS = {"en": "First we look at all the numbers here.", "de": "Zuerst sehen wi
           "sw": "Kwanza tunaangalia namba zote hapa."}  # fmt: skip
 
 
-class Star:
+class Star(StageFolder):
     """The folder, its parameters, and how stages run in it. `fails(number, language, draw)` says which of a problem's
     texts are wrong; a hinted prompt is answered rightly."""
 
+    package = "stages.star"
+
     def __init__(self, folder: Path):
-        self.folder, self.requests = folder, []
+        super().__init__(folder, ROOT / "recipes/star/params.yaml")
+        self.requests = []
         self.fails = lambda number, language, draw: (number + draw) % 3 == 0
         shutil.copytree(ROOT / "recipes/star/prompts", folder / "prompts")
         for name in ("base", "sft1/merged", "sft2/merged"):
             (folder / "models" / name).mkdir(parents=True)
             (folder / "models" / name / "config.json").write_text("{}")
-        self.params = YAML(typ="safe").load(ROOT / "recipes/star/params.yaml")
         self.params["problems"]["world"] = {"train": 20, "dev": 5, "test": 10, "seed": 0}
         self.params["evaluate"]["train"] = 12
         self.save()
-
-    def save(self) -> None:
-        with (self.folder / "params.yaml").open("w") as file:
-            YAML().dump(self.params, file)
-
-    def run(self, stage: str, *arguments: str, fails: bool = False) -> str:
-        """Runs `python -m stages.star.<stage> <arguments>` in this process; its output."""
-        result = CliRunner().invoke(import_module(f"stages.star.{stage}").main, arguments)
-        assert result.exit_code == (1 if fails else 0), result.output + repr(result.exception)
-        if fails:
-            assert "Traceback" not in result.output and "Error: " in result.output
-        return result.output
-
-    def read(self, path: str, schema=records.ATTEMPT) -> pd.DataFrame:
-        return records.read(self.folder / path, schema)
 
     def golds(self) -> dict[str, tuple[int, str, str]]:
         """Question -> (number, language, text of the right option)."""

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from ruamel.yaml import YAML
 
-from whetstone import records
+from tests.stage_folder import StageFolder
 from whetstone.engines.scripted import ScriptedEngine
 
 ROOT = Path(__file__).parents[2]
@@ -54,37 +52,20 @@ class Solver:
         return solution(strategy, "-99" if self.fails(number, strategy) else gold)
 
 
-class Project:
+class Project(StageFolder):
     """The folder, its parameters, and how stages run in it."""
 
     def __init__(self, folder: Path):
-        self.folder, self.solver = folder, Solver(self)
+        super().__init__(folder, ROOT / "params.yaml")
+        self.solver = Solver(self)
         shutil.copytree(ROOT / "prompts", folder / "prompts")
         (folder / "models/base").mkdir(parents=True)
         (folder / "models/base/config.json").write_text("{}")
-        self.params = YAML(typ="safe").load(ROOT / "params.yaml")
         self.params["problems"]["world"] = {"train": 60, "dev": 6, "test": 18, "test_hard": 6, "seed": 0}
         self.params |= {"infer_parts": [1, 2], "sample_parts": [2, 3, 4, 5]}
         self.params["infer"] |= {"k": 1, "shots": 2}
         self.params["sample"] |= {"k": 2, "explore": "until_solved"}
         self.save()
-
-    def save(self) -> None:
-        with (self.folder / "params.yaml").open("w") as file:
-            YAML().dump(self.params, file)
-
-    def run(self, stage: str, *arguments: str, fails: bool = False) -> str:
-        """Runs `python -m stages.<stage> <arguments>` in this process; its output."""
-        from importlib import import_module
-
-        result = CliRunner().invoke(import_module(f"stages.{stage}").main, arguments)
-        assert result.exit_code == (1 if fails else 0), result.output + repr(result.exception)
-        if fails:
-            assert "Traceback" not in result.output and re.search("^Error: ", result.output, re.MULTILINE)
-        return result.output
-
-    def read(self, path: str, schema):
-        return records.read(self.folder / path, schema)
 
     @cached_property
     def golds(self) -> dict[str, tuple[int, str]]:
