@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,30 +100,22 @@ def shown(value: Any) -> str:
     return text.getvalue().removesuffix("...\n").strip()
 
 
-@click.command(cls=Command)
-@click.argument("name", required=False, default="")
-def main(name: str) -> None:
-    """Applies a preset to params.yaml and says what it changed; without a name, lists them."""
-    path = FOLDER / f"{name}.yaml"
-    if not name or not path.is_file():
-        heads = {one: header((FOLDER / f"{one}.yaml").read_text()).splitlines()[0] for one in names()}
-        listed = "\n".join(f"  {one:24} {head}" for one, head in heads.items())
-        if name:
-            raise UserError(f"no preset {name!r}; there are\n{listed}")
-        click.echo(listed)
-        return
-    params, text = common.read_params(), common.PARAMS.read_text()
+def apply(path: Path, validate: Callable[[dict[str, Any]], None], back: str) -> None:
+    """Edits params.yaml by the preset in `path` and says what it changed; `back` is the command that undoes it.
+
+    Raises:
+        UserError: the preset isn't YAML, `validate` refuses the result, or params.yaml is laid out too unusually.
+    """
+    params, text, lines = common.read_params(), common.PARAMS.read_text(), []
     try:
         preset = YAML(typ="safe").load(path)
     except YAMLError as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
-    lines = []
     for section, key, before, value in differences(params, preset):
         text = edited(text, section, key, value)
         (params[section] if section else params)[key] = value
         lines.append(f"{f'{section}.' if section else ''}{key}: {shown(before)} -> {shown(value)}")
-    for section, schema in check.SECTIONS.items():
-        validated(params.get(section) or {}, schema, str(common.PARAMS), section)
+    validate(params)
     click.echo(header(path.read_text()) + "\n")
     if not lines:
         click.echo(f"{common.PARAMS} has these values already")
@@ -134,7 +126,27 @@ def main(name: str) -> None:
     partial.write_text(text)
     partial.replace(common.PARAMS)
     click.echo("\n".join(lines))
-    click.echo(f"\n{len(lines)} values of {common.PARAMS} changed. `make preset NAME=tiny` takes them back")
+    click.echo(f"\n{len(lines)} values of {common.PARAMS} changed. `{back}` takes them back")
+
+
+def valid(params: dict[str, Any]) -> None:
+    """Raises UserError for a value that a section doesn't take."""
+    for section, schema in check.SECTIONS.items():
+        validated(params.get(section) or {}, schema, str(common.PARAMS), section)
+
+
+@click.command(cls=Command)
+@click.argument("name", required=False, default="")
+def main(name: str) -> None:
+    """Applies a preset to params.yaml and says what it changed; without a name, lists them."""
+    path = FOLDER / f"{name}.yaml"
+    if name and path.is_file():
+        return apply(path, valid, "make preset NAME=tiny")
+    heads = {one: header((FOLDER / f"{one}.yaml").read_text()).splitlines()[0] for one in names()}
+    listed = "\n".join(f"  {one:24} {head}" for one, head in heads.items())
+    if name:
+        raise UserError(f"no preset {name!r}; there are\n{listed}")
+    click.echo(listed)
 
 
 if __name__ == "__main__":
