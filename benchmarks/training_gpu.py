@@ -65,24 +65,28 @@ def pairs(count: int) -> Rows:
     }
 
 
-def operations(tokens: float, trained: float, squares: float) -> float:
-    """Of so many tokens, of which so many are trained; `squares` is the sum of the sequences' lengths squared."""
+def operations(tokens: float, trained: float, squares: float, whole: bool = False) -> float:
+    """Of so many tokens, of which so many are trained; `squares` is the sum of the sequences' lengths squared. `whole`:
+    every weight is trained (6 a token), not an adapter."""
     h, ffn, layers = SHAPE["hidden_size"], SHAPE["intermediate_size"], SHAPE["num_hidden_layers"]
     kv = h * SHAPE["num_key_value_heads"] // SHAPE["num_attention_heads"]
     linears = [(h, h), (h, kv), (h, kv), (h, h), (h, ffn), (h, ffn), (ffn, h)]
     weights = layers * sum(a * b for a, b in linears)
     adapter = layers * sum(RANK * (a + b) for a, b in linears)
-    return (4 * weights + 6 * adapter) * tokens + 4 * h * SHAPE["vocab_size"] * trained + 6 * h * layers * squares
+    each, head = (6 * weights, 6) if whole else (4 * weights + 6 * adapter, 4)
+    return each * tokens + head * h * SHAPE["vocab_size"] * trained + 6 * h * layers * squares
 
 
 class Clock:
     """Counts what the collator is given and stops after SECONDS of steps."""
 
-    def __init__(self, collator: Any):
+    def __init__(self, collator: Any, whole: bool):
         import torch
+        from accelerate.utils import broadcast_object_list
         from transformers import TrainerCallback
 
         clock, self.collator, self.done, self.marks = self, collator, np.zeros(4), []
+        self.whole = whole
 
         class Callback(TrainerCallback):
             def on_step_end(self, args, state, control, **kwargs):
@@ -91,7 +95,8 @@ class Clock:
                 clock.marks.append((time.perf_counter(), clock.done.copy()))
                 measured = clock.marks[-1][0] - clock.marks[min(WARM, len(clock.marks)) - 1][0]
                 enough = len(clock.marks) >= WARM + (1 if SMALL else 4)
-                control.should_training_stop |= enough and measured > SECONDS
+                (stop,) = broadcast_object_list([enough and measured > SECONDS])  # all processes at the same step
+                control.should_training_stop |= stop
 
         self.callback = Callback()
 
@@ -113,7 +118,7 @@ class Clock:
                  "tokens_per_second": round(tokens)}  # fmt: skip
         peak = next((value for name, value in PEAK.items() if name in device()), None)
         if peak:
-            found["mfu"] = round(operations(tokens, trained, squares) / peak, 3)
+            found["mfu"] = round(operations(tokens, trained, squares, self.whole) / peak, 3)
         return found
 
 
@@ -123,10 +128,10 @@ def device() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
-def measure(trainer: Any, go: Any) -> dict[str, Any]:
+def measure(trainer: Any, go: Any, whole: bool = False) -> dict[str, Any]:
     import torch
 
-    clock = Clock(trainer.data_collator)
+    clock = Clock(trainer.data_collator, whole)
     trainer.data_collator = clock
     trainer.add_callback(clock.callback)
     if torch.cuda.is_available():
@@ -290,8 +295,7 @@ def sft(bench: Bench) -> dict[str, Any]:
     for size in (16, 32):
         case(f"ours, {size} rows", lambda size=size: bench.ours(table, False, batch_size=size))
     case("ours, 32 rows, recomputing", lambda: bench.ours(table, False, batch_size=32, gradient_checkpointing=True))
-    for size in (16, 32):
-        case(f"compiled, {size} rows", lambda size=size: bench.ours(table, False, True, batch_size=size))
+    case("compiled, 32 rows", lambda: bench.ours(table, False, True, batch_size=32))
     with contextlib.suppress(ImportError):
         import liger_kernel  # noqa: F401
 
@@ -328,7 +332,7 @@ def ratios(cases: dict[str, dict], key: str, own: str | None = None) -> dict[str
 
 
 def qlora(bench: Bench) -> dict[str, Any]:
-    """The 4-bit base is made from a folder, as a stage does; peak memory of steps, not of loading."""
+    """The quantised base is made from a folder, as a stage does. `peak_gib` is that of the steps."""
     import torch
 
     from whetstone.training import loading, weighted
@@ -344,11 +348,14 @@ def qlora(bench: Bench) -> dict[str, Any]:
                               gradient_checkpointing=recompute)  # fmt: skip
 
         def run(config=config) -> dict[str, Any]:
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
             model, tokenizer = loading.load(bench.base, config)
+            loaded = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
             made = weighted.trainer(model, tokenizer, table, config, bench.folder / "q")
             made._save_checkpoint = lambda *_: None
             made.follow(config, [len(ids) for ids in table["input_ids"]], None, None)
-            found = measure(made, lambda: made.go(bench.folder / "q"))
+            found = measure(made, lambda: made.go(bench.folder / "q")) | {"peak_gib_loading": round(loaded, 1)}
             made.model = made.model_wrapped = made.optimizer = made.accelerator = None
             return found
 

@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -93,24 +94,40 @@ def test_reference_log_probabilities_are_those_of_the_model_without_adapter(base
         assert trainer.train_dataset[column] == pytest.approx(expected, abs=1e-3)
 
 
-def test_the_reference_reads_no_further_than_the_preference(base, pairs, tmp_path, monkeypatch):
-    """With scope first_token: both completions' first token, whatever comes after."""
-    read = []
-    original = preference.PreferenceTrainer.compute_ref_log_probs
-    monkeypatch.setattr(
-        preference.PreferenceTrainer, "compute_ref_log_probs",
-        lambda self, model, batch: read.append(batch["completion_mask"].sum(1)) or original(self, model, batch),
-    )  # fmt: skip
-    config = DpoConfig(**BASIC, scope="first_token")
+def precomputed(base, tmp_path, pairs, **fields):
+    """(tokenised rows, trainer, the rows of tokens that the model was given while the reference was computed)."""
+    config = DpoConfig(**BASIC, **fields)
     model, tokenizer = loading.load(base, config)
     rows, _ = tokenise(pairs, tokenizer, config, "pairs")
-    trainer = preference.trainer(model, tokenizer, rows, config, tmp_path)
-    assert {int(n) for lengths in read for n in lengths} == {1}
+    read = []
+    model.model.register_forward_pre_hook(lambda _, __, given: read.extend(given["input_ids"].tolist()), with_kwargs=True)
+    return rows, preference.trainer(model, tokenizer, rows, config, tmp_path), read
+
+
+def test_the_reference_reads_no_further_than_the_preference(base, pairs, tmp_path):
+    """With scope first_token: each prompt once, whatever comes after it."""
+    pairs = pairs.assign(prompt=[pairs["prompt"][i // 3] for i in range(len(pairs))])
+    rows, trainer, read = precomputed(base, tmp_path, pairs, scope="first_token")
+    assert sorted(read) == sorted([list(one) for one in {tuple(ids) for ids in rows["prompt_ids"]}])
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     for column, name in (("ref_chosen_logps", "chosen_ids"), ("ref_rejected_logps", "rejected_ids")):
         expected = [log_probability(plain, p, c[:1]) for p, c in zip(rows["prompt_ids"], rows[name], strict=True)]
         assert trainer.train_dataset[column] == pytest.approx(expected, abs=1e-4)
     assert trainer.train_dataset["chosen_ids"] == rows["chosen_ids"]  # whose likelihood is in the loss
+
+
+def test_the_reference_reads_a_completion_once(base, pairs, tmp_path):
+    """However many pairs it is in, as chosen or as rejected."""
+    few = pairs.iloc[:4]
+    again = few.assign(chosen=few["rejected"], rejected=few["chosen"])
+    both = pd.concat([few, again, few], ignore_index=True)
+    rows, trainer, read = precomputed(base, tmp_path, both)
+    assert len(read) == 8
+    values = trainer.train_dataset[:]
+    assert values["ref_chosen_logps"][:4] == values["ref_rejected_logps"][4:8] == values["ref_chosen_logps"][8:]
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    expected = [log_probability(plain, p, c) for p, c in zip(rows["prompt_ids"], rows["chosen_ids"], strict=True)]
+    assert values["ref_chosen_logps"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_fixed_reference_is_the_base_whatever_training_starts_from(base, tokenizer, pairs, tmp_path):
@@ -152,12 +169,16 @@ def test_dev_loss_is_the_loss_on_pairs_held_out(base, pairs, tmp_path):
     assert curve.to_dict() == without.to_dict()
 
 
-def test_gradient_accumulation_is_a_large_batch(base, pairs, tmp_path):
-    """Of the preference term; the likelihood term is a mean per forward pass, so tokens of short passes weigh more."""
+@pytest.mark.parametrize("nll_weight", [0.0, 2.0])
+def test_gradient_accumulation_is_a_large_batch(base, pairs, tmp_path, nll_weight):
+    """A token of a short pass weighs what one of a long pass does. Completions of very unlike lengths, in an order that
+    a step's passes don't share."""
+    longer = [text + " Again and again." * (4 * i % 11) for i, text in enumerate(pairs["chosen"])]
     large, small = (
-        run(base, tmp_path, pairs, batch_size=size, gradient_accumulation=12 // size, nll_weight=0.0)[1]
+        run(base, tmp_path, pairs.assign(chosen=longer), batch_size=size, gradient_accumulation=12 // size,
+            nll_weight=nll_weight, max_length=256)[1]
         for size in (12, 4)
-    )
+    )  # fmt: skip
     assert small["loss"].tolist() == pytest.approx(large["loss"].tolist(), abs=1e-4)
     assert small["grad_norm"].tolist() == pytest.approx(large["grad_norm"].tolist(), rel=1e-3)
 

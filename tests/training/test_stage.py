@@ -125,7 +125,7 @@ def test_a_training_doesnt_go_on_from_one_that_another_dev_set_chose_for(project
         (sft, "one", {"select": "dev_loss", "checkpoints": 2, "held_out": 0.334}),  # leaves 16 rows
         (sft, "one", {"select": "dev_accuracy", "checkpoints": 2}),
         (sft, "one", {"sharded": True}),
-        (dpo, "two", {"nll_weight": 0.0}),
+        (dpo, "two", {}),
     ],
     ids=["dev loss", "dev accuracy", "sharded", "preferences"],
 )

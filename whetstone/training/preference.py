@@ -12,7 +12,7 @@ from trl import DPOTrainer
 from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from whetstone.training import loading, loop
+from whetstone.training import loading, loop, reference
 from whetstone.training.config import DpoConfig
 
 # TRL names the file in which it caches the reference by a hash of all weights, which takes 70 s at 7B; we cache none
@@ -31,29 +31,45 @@ class PreferenceTrainer(loop.Loop, DPOTrainer):
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Adds the reference's log-probabilities (nats, summed over a completion), by batches of like length, which
-        the processes share out among themselves."""
+        """Adds the reference's log-probabilities (nats, summed over a completion)."""
         if _COLUMNS[3] in dataset.column_names:
             return dataset
-        read = dataset.to_dict()
+        columns = dataset.to_dict()
+        prompts, *both = ([tuple(ids) for ids in columns[name]] for name in _COLUMNS[:3])
         if self.ld_alpha == 0:  # the preference ends with the shorter completion, and the reference with it
-            ends = [min(map(len, both)) for both in zip(read["chosen_ids"], read["rejected_ids"], strict=True)]
-            for name in _COLUMNS[1:3]:
-                read[name] = [ids[:end] for ids, end in zip(read[name], ends, strict=True)]
-        shown, size = loop.dataset(read), lengths(read)
-        order = sorted(range(len(size)), key=size.__getitem__)
-        columns = torch.zeros(2, len(size), device=self.args.device)
+            ends = [min(len(c), len(r)) for c, r in zip(*both, strict=True)]
+            both = [[ids[:end] for ids, end in zip(one, ends, strict=True)] for one in both]
+        chosen, rejected = (list(zip(prompts, one, strict=True)) for one in both)
         self.prepare_head()
-        self.model.eval()
-        for start in range(batch_size * self.args.process_index, len(order), batch_size * self.args.world_size):
-            rows = order[start : start + batch_size]
-            batch = self._prepare_inputs(self.data_collator([shown[i] for i in rows]))
-            columns[:, rows] = torch.stack(self.compute_ref_log_probs(self.model, batch)).float()
-        columns = self.accelerator.reduce(columns)
-        return loop.dataset(dataset.to_dict() | dict(zip(_COLUMNS[3:], columns.tolist(), strict=True)))
+        read = reference.log_probs(self, [*chosen, *rejected], 2 * batch_size)
+        found = {name: [read[one] for one in side] for name, side in zip(_COLUMNS[3:], (chosen, rejected), strict=True)}
+        return loop.dataset(columns | found)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The passes of one step, and how many chosen tokens the mean one has: TRL's mean of the passes' means would
+        let a token of a short pass weigh more than one of a long pass, and not be that of one large batch."""
+        passes, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if "sft" in self.loss_types:
+            own = torch.tensor([sum(map(_chosen_tokens, passes)), len(passes)], device=device)
+            tokens, number = self.accelerator.reduce(own).tolist()
+            self.mean_tokens = tokens / max(number, 1)
+        return passes, count
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        weights = self.loss_weights
+        if self.model.training and "sft" in self.loss_types:
+            self.loss_weights = [weights[0], weights[1] * _chosen_tokens(inputs) / self.mean_tokens]
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.loss_weights = weights
 
     def size(self, inputs: dict[str, torch.Tensor]) -> int:
         return len(inputs["input_ids"]) // 2
+
+
+def _chosen_tokens(inputs: dict[str, torch.Tensor]) -> int:
+    return int(inputs["completion_mask"].chunk(2)[0].sum())
 
 
 def trainer(

@@ -4,10 +4,11 @@ Memory is that of the pass with the longest rows:
   weights       4 bytes each, 2 where a GPU holds a frozen base in bfloat16, 1.03 in int8, 0.52 in nf4 (with the
                 scales; embeddings stay in bfloat16)
   trained ones  16 bytes each: the weight in float32, its gradient and Adam's two moments
-  activations   2 x (8 h + 3 k + 4 f) bytes a token and layer (h: hidden, k: width of the keys, f: feed-forward), twice
-                that in float32; with recomputation 2 h a token and layer, and one layer whole
-Beside measured peaks of a 7B model (benchmarks/results/training_gpu.json), for the tokens of their longest passes: 46
-GiB where 45 were seen, 73 where 73 were, and with recomputation 20 where 20 were.
+  activations   2 x (6 h + 3 k + 4 f) bytes a token and layer (h: hidden, k: width of the keys, f: feed-forward); in
+                float32, whose norms aren't fused, 4 x (8 h + 3 k + 4 f); with recomputation 2 or 4 h a token and
+                layer, and one layer whole
+Beside measured peaks of a 7B model (benchmarks/results/training_gpu.json), for the tokens of their longest passes: 43
+GiB where 42 were seen, 68 where 67 were, with recomputation 20 where 19 were, in nf4 19 where 18 and 8 where 7 were.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def need(size: Shape, config: TrainingConfig, lengths: Sequence[int], gpu: bool)
     share = config.devices if config.sharded else 1
     longest = sorted(lengths)[-config.batch_size :]
     tokens = float(sum(longest)) if gpu and not full else float(len(longest) * max(longest))
-    layer = 2.0 * (8 * size.hidden + 3 * size.keys + 4 * size.feed_forward) * (2 if full else 1)
+    layer = (4.0 if full else 2.0) * ((8 if full else 6) * size.hidden + 3 * size.keys + 4 * size.feed_forward)
     if config.gradient_checkpointing:
         activations = tokens * (2.0 * size.hidden * (2 if full else 1) * size.layers + layer)
     else:
