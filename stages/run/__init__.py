@@ -3,6 +3,8 @@ resume from."""
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -25,6 +27,10 @@ class Command(click.Command):
         # that don't spin at all, a quarter of a small model's speed on one that doesn't. libgomp reads the second.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        # torch and its kin are a million objects that live until the end: to look through them for garbage takes a
+        # second of their import, and one and a half of the exit
+        gc.set_threshold(10_000)
+        atexit.register(gc.freeze)
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here calls
         try:
             return self.work(context)
