@@ -86,7 +86,7 @@ def test_equal_weights_are_trls_own_trainer(base, examples, tmp_path, weight):
     rows, _ = tokenise(examples, tokenizer, config, "examples")
     rows.pop("weight")
     lengths = [len(ids) for ids in rows["input_ids"]]
-    arguments = Arguments(**loop.arguments(config, tmp_path / "trl"), dataset_kwargs={"skip_prepare_dataset": True})
+    arguments = loop.arguments(Arguments, config, tmp_path / "trl", dataset_kwargs={"skip_prepare_dataset": True})
     plain = Plain(
         model=model,
         processing_class=tokenizer,
@@ -300,3 +300,19 @@ def test_sampling_has_the_adapter_in_the_weights_and_leaves_them_as_they_were(ba
     torch.testing.assert_close(together, apart, rtol=1e-3, atol=1e-3)
     assert torch.equal(again, apart)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_machine_with_several_gpus_trains_on_one_unless_told_otherwise(tmp_path):
+    """Where one process sees them all, the library would spread it over them, which TRL's trainers refuse."""
+    from trl import SFTConfig as Arguments
+
+    from whetstone.training import loop
+
+    class Seen(Arguments):
+        def __post_init__(self):
+            super().__post_init__()
+            self._n_gpu = 4
+
+    config = SftConfig(learning_rate=1e-3, max_steps=1)
+    assert loop.arguments(Seen, config, tmp_path).n_gpu == 1
+    assert loop.arguments(Arguments, config, tmp_path).n_gpu == 0  # here

@@ -233,10 +233,10 @@ def dataset(columns: dict[str, list]) -> Any:
     return Dataset(InMemoryTable.from_pydict(columns), fingerprint="rows")
 
 
-def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
-    """The part of `transformers.TrainingArguments` that both trainers share."""
+def arguments(kind: type[Any], config: TrainingConfig, folder: Path, **own: Any) -> Any:
+    """A trainer's arguments, of `kind`: what both trainers share, and `own`."""
     schedule = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-    return {
+    shared = {
         "output_dir": str(folder),
         "per_device_train_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.gradient_accumulation,
@@ -267,6 +267,9 @@ def arguments(config: TrainingConfig, folder: Path) -> dict[str, Any]:
         "max_length": None,
         "push_to_hub": False,
     }
+    made = kind(**shared, **own)
+    made._n_gpu = min(made.n_gpu, 1)  # one process would be spread over all GPUs that it sees; `devices` decides that
+    return made
 
 
 def gradient_checkpointing(config: TrainingConfig) -> dict[str, Any]:

@@ -90,8 +90,10 @@ def trainer(
         processing_class=tokenizer,
         train_dataset=loop.dataset(rows),
         eval_dataset=None if held_out is None else loop.dataset(held_out),
-        args=Arguments(
-            **loop.arguments(config, folder),
+        args=loop.arguments(
+            Arguments,
+            config,
+            folder,
             beta=config.beta,
             loss_type=losses,
             loss_weights=weights,

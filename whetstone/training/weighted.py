@@ -64,7 +64,7 @@ def trainer(
         processing_class=tokenizer,
         train_dataset=loop.dataset(rows),
         eval_dataset=None if held_out is None else loop.dataset(held_out),
-        args=Arguments(**loop.arguments(config, folder), dataset_kwargs={"skip_prepare_dataset": True}),
+        args=loop.arguments(Arguments, config, folder, dataset_kwargs={"skip_prepare_dataset": True}),
         data_collator=Collator(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=loop.PAD_TO),
         peft_config=loading.adapter_config(config),
     )
