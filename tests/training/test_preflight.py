@@ -49,6 +49,8 @@ def test_weights_are_counted_from_the_files_headers(mistral):
         ({"batch_size": 32}, [10358 / 32] * 32, 67.2),
         ({"batch_size": 32, "gradient_checkpointing": True}, [10358 / 32] * 32, 19.2),
         ({"batch_size": 8, "adapter": "qlora"}, [2484 / 8] * 8, 17.7),
+        ({"batch_size": 8, "adapter": "qlora", "quantisation": "int8", "gradient_checkpointing": True},
+         [2069 / 8] * 8, 14.5),
     ],
 )
 def test_memory_is_near_what_a_gpu_measured(mistral, fields, lengths, seen):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -244,7 +245,7 @@ def test_a_result_is_replaced_at_once_and_scratch_left_clean(base, examples, tmp
 
 def test_each_epoch_sees_each_row_once_and_a_step_holds_like_lengths():
     lengths = [10 + i * 37 % 90 for i in range(203)]
-    sampler = loop.LikeLengths(lengths, rows_per_step=8, seed=3)
+    sampler = loop.LikeLengths(lengths, batch_size=8, seed=3)
     orders = []
     for epoch in range(2):
         sampler.set_epoch(epoch)
@@ -316,3 +317,13 @@ def test_a_machine_with_several_gpus_trains_on_one_unless_told_otherwise(tmp_pat
     config = SftConfig(learning_rate=1e-3, max_steps=1)
     assert loop.arguments(Seen, config, tmp_path).n_gpu == 1
     assert loop.arguments(Arguments, config, tmp_path).n_gpu == 0  # here
+
+
+def test_devices_get_rows_of_like_lengths_in_the_steps_of_a_larger_batch():
+    """They take turns by batch_size rows: device k gets batches k, k + devices, ..."""
+    lengths = np.random.default_rng(0).integers(20, 300, 480)
+    alone = np.array(list(loop.LikeLengths(lengths, 4, 3, passes=12))).reshape(10, 48)
+    turns = np.array(list(loop.LikeLengths(lengths, 4, 3, passes=3, devices=4))).reshape(10, 3, 4, 4)
+    assert [sorted(step) for step in alone.tolist()] == [sorted(step.ravel().tolist()) for step in turns]
+    longest = lengths[turns].max(axis=3)  # step, pass, device
+    assert (longest.max(axis=2) - longest.min(axis=2)).mean() < 3

@@ -53,11 +53,15 @@ class LikeLengths(torch.utils.data.Sampler):
     come in random order. Depends on seed and epoch alone, so that a resumed epoch goes on in the same order.
 
     Pools of `pool` steps are drawn at random, sorted by length and cut into steps. A last step that isn't full is
-    drawn at random too.
+    drawn at random too. Each of `devices`, which take turns by `batch_size` rows, gets rows from a whole step's range
+    of lengths: none waits for another.
     """
 
-    def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int, pool: int = 16) -> None:
-        self.lengths, self.rows_per_step, self.seed, self.pool = np.asarray(lengths), rows_per_step, seed, pool
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, *, passes: int = 1, devices: int = 1, pool: int = 16
+    ) -> None:
+        self.lengths, self.seed, self.pool = np.asarray(lengths), seed, pool
+        self.turns = (passes, batch_size, devices)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -69,14 +73,15 @@ class LikeLengths(torch.utils.data.Sampler):
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(self.lengths))
-        full = len(order) - len(order) % self.rows_per_step
+        rows_per_step = math.prod(self.turns)
+        full = len(order) - len(order) % rows_per_step
         steps: list[np.ndarray] = []
-        for start in range(0, full, self.rows_per_step * self.pool):
-            rows = order[start : min(start + self.rows_per_step * self.pool, full)]
+        for start in range(0, full, rows_per_step * self.pool):
+            rows = order[start : min(start + rows_per_step * self.pool, full)]
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            steps += np.split(rows, len(rows) // self.rows_per_step)
+            steps += np.split(rows, len(rows) // rows_per_step)
         for i in random.permutation(len(steps)):
-            yield from steps[i].tolist()
+            yield from steps[i].reshape(self.turns).transpose(0, 2, 1).ravel().tolist()
         yield from order[full:].tolist()
 
 
@@ -146,7 +151,9 @@ class Loop:
         return 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LikeLengths:
-        return LikeLengths(self.lengths, self.config.rows_per_step, self.config.seed)
+        config = self.config
+        turns = {"passes": config.gradient_accumulation, "devices": config.devices}
+        return LikeLengths(self.lengths, config.batch_size, config.seed, **turns)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:

@@ -6,9 +6,10 @@ Memory is that of the pass with the longest rows:
   trained ones  16 bytes each: the weight in float32, its gradient and Adam's two moments
   activations   2 x (6 h + 3 k + 4 f) bytes a token and layer (h: hidden, k: width of the keys, f: feed-forward); in
                 float32, whose norms aren't fused, 4 x (8 h + 3 k + 4 f); with recomputation 2 or 4 h a token and
-                layer, and one layer whole
+                layer, and one layer whole; int8 keeps the inputs of its layers all the same, 2 x (6 h + f) each
 Beside measured peaks of a 7B model (benchmarks/results/training_gpu.json), for the tokens of their longest passes: 43
-GiB where 42 were seen, 68 where 67 were, with recomputation 20 where 19 were, in nf4 19 where 18 and 8 where 7 were.
+GiB where 42 were seen, 68 where 67 were, with recomputation 20 where 19 were, in nf4 19 where 18 and 8
+where 7 were, in int8 15 where 15 were.
 """
 
 from __future__ import annotations
@@ -98,7 +99,10 @@ def need(size: Shape, config: TrainingConfig, lengths: Sequence[int], gpu: bool)
     tokens = float(sum(longest)) if gpu and not full else float(len(longest) * max(longest))
     layer = (4.0 if full else 2.0) * ((8 if full else 6) * size.hidden + 3 * size.keys + 4 * size.feed_forward)
     if config.gradient_checkpointing:
-        activations = tokens * (2.0 * size.hidden * (2 if full else 1) * size.layers + layer)
+        kept = 2.0 * size.hidden * (2 if full else 1)
+        if config.adapter == "qlora" and config.quantisation == "int8":
+            kept += 2.0 * (6 * size.hidden + size.feed_forward)
+        activations = tokens * (kept * size.layers + layer)
     else:
         activations = tokens * layer * size.layers
     passes = config.epochs or config.max_steps * config.rows_per_step / len(lengths)
