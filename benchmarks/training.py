@@ -128,8 +128,8 @@ def speed(base: Path) -> list[dict[str, Any]]:
 
 
 def stages() -> dict[str, Any]:
-    """The default pipeline's two training stages, as `dvc repro` runs them: shares of a process's wall time. Needs data/
-    and models/epoch1 as the pipeline leaves them."""
+    """The default pipeline's two training stages, as `dvc repro` runs them: shares of a process's wall time. Needs
+    data/ and models/epoch1 as the pipeline leaves them."""
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(ROOT / "params.yaml", folder)
@@ -161,7 +161,8 @@ def stages() -> dict[str, Any]:
             }  # fmt: skip
             print(trainer, results[trainer], flush=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    return {**results, "seconds": round(sum(one["seconds"] for one in results.values()), 1), "peak_gib": round(peak, 2)}
+    seconds = sum(one["seconds"] for one in results.values())
+    return {**results, "seconds": round(seconds, 1), "peak_gib": round(peak, 2)}
 
 
 def main() -> None:

@@ -66,8 +66,8 @@ def pairs(count: int) -> Rows:
 
 
 def operations(tokens: float, trained: float, squares: float, whole: bool = False) -> float:
-    """Of so many tokens, of which so many are trained; `squares` is the sum of the sequences' lengths squared. `whole`:
-    every weight is trained (6 a token), not an adapter."""
+    """Of so many tokens, of which so many are trained; `squares` is the sum of the sequences' lengths squared.
+    `whole`: every weight is trained (6 a token), not an adapter."""
     h, ffn, layers = SHAPE["hidden_size"], SHAPE["intermediate_size"], SHAPE["num_hidden_layers"]
     kv = h * SHAPE["num_key_value_heads"] // SHAPE["num_attention_heads"]
     linears = [(h, h), (h, kv), (h, kv), (h, h), (h, ffn), (h, ffn), (ffn, h)]

@@ -60,8 +60,8 @@ def fit(epoch: str, kind: str) -> dict[str, Any]:
         raise UserError(f"{table}: 0 rows to train {epoch} on; metrics/preprocess/{epoch}.json tells what was dropped")
     out, scratch = Path("models") / epoch / "adapter", common.scratch("train", epoch)
     runtime = common.section("runtime", common.Runtime)
-    kind_of_tracker = runtime.report_to if first else "none"
-    options: dict[str, Any] = {"tracker": trackers.tracker(kind_of_tracker, epoch, common.scratch("dvclive"))}
+    report_to = runtime.report_to if first else "none"
+    options: dict[str, Any] = {"tracker": trackers.tracker(report_to, epoch, common.scratch("dvclive"))}
     if config.select == "dev_accuracy":
         evaluate = common.section("evaluate", common.Evaluate)
         options["dev"] = dev_accuracy(records.read(DEV, records.PROBLEM), evaluate)

@@ -23,8 +23,8 @@ class Command(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
-        # Threads that wait by spinning for long cost a factor of ten on a machine that does something else beside; those
-        # that don't spin at all, a quarter of a small model's speed on one that doesn't. libgomp reads the second.
+        # Threads that wait by spinning for long cost a factor of ten on a machine that does something else beside;
+        # those that don't spin at all, a quarter of a small model's speed elsewhere. libgomp reads the second.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         # torch and its kin are a million objects that live until the end: to look through them for garbage takes a

@@ -100,7 +100,11 @@ def precomputed(base, tmp_path, pairs, **fields):
     model, tokenizer = loading.load(base, config)
     rows, _ = tokenise(pairs, tokenizer, config, "pairs")
     read = []
-    model.model.register_forward_pre_hook(lambda _, __, given: read.extend(given["input_ids"].tolist()), with_kwargs=True)
+
+    def note(_, __, given):
+        read.extend(given["input_ids"].tolist())
+
+    model.model.register_forward_pre_hook(note, with_kwargs=True)
     return rows, preference.trainer(model, tokenizer, rows, config, tmp_path), read
 
 
@@ -171,8 +175,7 @@ def test_dev_loss_is_the_loss_on_pairs_held_out(base, pairs, tmp_path):
 
 @pytest.mark.parametrize("nll_weight", [0.0, 2.0])
 def test_gradient_accumulation_is_a_large_batch(base, pairs, tmp_path, nll_weight):
-    """A token of a short pass weighs what one of a long pass does. Completions of very unlike lengths, in an order that
-    a step's passes don't share."""
+    """A token of a short pass weighs what one of a long pass does."""
     longer = [text + " Again and again." * (4 * i % 11) for i, text in enumerate(pairs["chosen"])]
     large, small = (
         run(base, tmp_path, pairs.assign(chosen=longer), batch_size=size, gradient_accumulation=12 // size,

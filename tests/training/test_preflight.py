@@ -74,6 +74,19 @@ def test_what_makes_it_smaller_does(mistral):
     assert memory(**sharded, batch_size=8) < 24
 
 
+def test_dev_is_sampled_with_a_copy_of_the_adapted_layers_where_they_are_in_float32(mistral):
+    """Activations are gone by then: it counts where it is more than these."""
+    size, few = preflight.shape(mistral), [50]
+
+    def memory(gpu, **fields):
+        config = SftConfig(**{**BASIC, "batch_size": 1, "checkpoints": 2, "gradient_checkpointing": True, **fields})
+        return preflight.need(size, config, few, gpu).memory / 2**30
+
+    assert memory(False, select="dev_accuracy") - memory(False) == pytest.approx(26.0, abs=0.1)
+    assert memory(False, select="dev_accuracy", adapter="none") == memory(False, adapter="none")
+    assert memory(True, select="dev_accuracy") == memory(True)  # bfloat16
+
+
 def test_operations_count_recomputation_and_the_reference(mistral):
     size, rows = preflight.shape(mistral), [100] * 50
 

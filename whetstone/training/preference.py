@@ -42,8 +42,8 @@ class PreferenceTrainer(loop.Loop, DPOTrainer):
         chosen, rejected = (list(zip(prompts, one, strict=True)) for one in both)
         self.prepare_head()
         read = reference.log_probs(self, [*chosen, *rejected], 2 * batch_size)
-        found = {name: [read[one] for one in side] for name, side in zip(_COLUMNS[3:], (chosen, rejected), strict=True)}
-        return loop.dataset(columns | found)
+        found = [[read[one] for one in side] for side in (chosen, rejected)]
+        return loop.dataset(columns | dict(zip(_COLUMNS[3:], found, strict=True)))
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The passes of one step, and how many chosen tokens the mean one has: TRL's mean of the passes' means would

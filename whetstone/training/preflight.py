@@ -1,15 +1,16 @@
 """What a training will take, told before its model is loaded: memory, disk and time. Imports no torch.
 
-Memory is that of the pass with the longest rows:
+Memory is that of the pass with the longest rows, or of sampling the dev problems if that takes more:
   weights       4 bytes each, 2 where a GPU holds a frozen base in bfloat16, 1.03 in int8, 0.52 in nf4 (with the
                 scales; embeddings stay in bfloat16)
   trained ones  16 bytes each: the weight in float32, its gradient and Adam's two moments
   activations   2 x (6 h + 3 k + 4 f) bytes a token and layer (h: hidden, k: width of the keys, f: feed-forward); in
                 float32, whose norms aren't fused, 4 x (8 h + 3 k + 4 f); with recomputation 2 or 4 h a token and
                 layer, and one layer whole; int8 keeps the inputs of its layers all the same, 2 x (6 h + f) each
+  sampling      with select dev_accuracy, a copy of the adapted layers where they are in float32
 Beside measured peaks of a 7B model (benchmarks/results/training_gpu.json), for the tokens of their longest passes: 43
-GiB where 42 were seen, 68 where 67 were, with recomputation 20 where 19 were, in nf4 19 where 18 and 8
-where 7 were, in int8 15 where 15 were.
+GiB where 42 were seen, 68 where 67 were, with recomputation 20 where 19 were, in nf4 19 where 18 and 8 where
+7 were, in int8 15 where 15 were.
 """
 
 from __future__ import annotations
@@ -50,12 +51,13 @@ class Need(NamedTuple):
     weights: float
     trained: float
     activations: float
+    sampling: float
     disk: float
     operations: float
 
     @property
     def memory(self) -> float:
-        return self.weights + self.trained + self.activations + OVERHEAD
+        return self.weights + self.trained + max(self.activations, self.sampling) + OVERHEAD
 
 
 def shape(model: Path) -> Shape | None:
@@ -105,12 +107,16 @@ def need(size: Shape, config: TrainingConfig, lengths: Sequence[int], gpu: bool)
         activations = tokens * (kept * size.layers + layer)
     else:
         activations = tokens * layer * size.layers
+    copied = config.adapter == "lora" and full and config.select == "dev_accuracy"
     passes = config.epochs or config.max_steps * config.rows_per_step / len(lengths)
     each = (6 if whole else 4) + (2 if config.gradient_checkpointing else 0)
     reference = 2 if isinstance(config, DpoConfig) else 0
     operations = sum(lengths) * size.weights * (each * passes + reference)
     checkpoint = 12.0 * (size.weights if whole else adapter)
-    return Need(weights / share, trained / share, activations, 3 * checkpoint, operations / config.devices)
+    return Need(
+        weights / share, trained / share, activations, 4.0 * size.linear if copied else 0.0, 3 * checkpoint,
+        operations / config.devices,
+    )  # fmt: skip
 
 
 def check(
@@ -135,7 +141,9 @@ def check(
             f"{found.disk / GIB:.1f} GiB of disk, {found.operations / 1e15:,.1f} petaflop{took}"
         )
     if memory and found.memory > memory:
-        parts = {"weights": found.weights, "what is trained": found.trained, "activations": found.activations}
+        most = {"activations": found.activations, "sampling": found.sampling}
+        largest = max(most, key=most.__getitem__)
+        parts = {"weights": found.weights, "what is trained": found.trained, largest: most[largest]}
         listed = ", ".join(f"{part} {size / GIB:.1f}" for part, size in parts.items())
         raise UserError(
             f"{name} has {memory / GIB:.1f} GiB of memory, training would need about "
