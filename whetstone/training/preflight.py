@@ -29,7 +29,7 @@ from whetstone.training.config import DpoConfig, TrainingConfig
 BYTES = {"nf4": 0.52, "int8": 1.03}
 GIB = 2**30
 OVERHEAD = 1.0 * GIB  # libraries, fragments
-SPEED = {"H100": 310e12, "H200": 310e12, "A100": 130e12, "4090": 50e12, "3090": 25e12, "L4": 25e12}  # operations a
+SPEED = {"H100": 370e12, "H200": 370e12, "A100": 130e12, "4090": 50e12, "3090": 25e12, "L4": 25e12}  # operations a
 # second in training adapters in bfloat16; of the H100 measured, of others a third of the maker's peak
 
 
