@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pandas as pd
 
-from stages import common, output
+from stages import common, output, run
 from whetstone import records
 from whetstone.engines.base import Sampling
 from whetstone.errors import UserError
@@ -131,7 +131,8 @@ def launch(epoch: str, kind: str, devices: int) -> None:
         raise UserError(f"{common.PARAMS}: `{kind}.devices` is {devices}, but this machine shows {found} GPUs")
     processes = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
     found = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, found))}
+    threads = os.environ.get("OMP_NUM_THREADS", "1")  # what the launcher would set, and say at length
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, found)), "OMP_NUM_THREADS": threads}
     child = subprocess.Popen([sys.executable, *processes, "-m", "stages.training", kind, epoch], env=environment)
     try:
         code = child.wait()
@@ -144,6 +145,7 @@ def launch(epoch: str, kind: str, devices: int) -> None:
 
 
 if __name__ == "__main__":  # one of the processes
+    run.prepare()
     try:
         fit(epoch=sys.argv[2], kind=sys.argv[1])
     except UserError as error:

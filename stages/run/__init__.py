@@ -18,20 +18,25 @@ from stages.run import manifest, signals
 from whetstone.errors import UserError
 
 
+def prepare() -> None:
+    """A process that will import torch, for speed and a quiet terminal."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
+    # Threads that wait by spinning for long cost a factor of ten on a machine that does something else beside; those
+    # that don't spin at all, a quarter of a small model's speed elsewhere. libgomp reads the second.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # torch and its kin are a million objects that live until the end: to look through them for garbage takes a second
+    # of their import, and one and a half of the exit
+    gc.set_threshold(10_000)
+    atexit.register(gc.freeze)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here calls
+
+
 class Command(click.Command):
     """A command that tells its user's mistakes in one message, with exit code 1."""
 
     def invoke(self, context: click.Context) -> Any:
-        os.environ.setdefault("TQDM_DISABLE", "1")  # stages have a progress line of their own
-        # Threads that wait by spinning for long cost a factor of ten on a machine that does something else beside;
-        # those that don't spin at all, a quarter of a small model's speed elsewhere. libgomp reads the second.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-        # torch and its kin are a million objects that live until the end: to look through them for garbage takes a
-        # second of their import, and one and a half of the exit
-        gc.set_threshold(10_000)
-        atexit.register(gc.freeze)
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel that nothing here calls
+        prepare()
         try:
             return self.work(context)
         except UserError as error:

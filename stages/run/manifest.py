@@ -50,7 +50,7 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
         if stage is None:
             return work()
         started = datetime.now(UTC)
-        before, git = _inputs(stage), _git(repo, stage)
+        before, git = _inputs(stage), _revision(repo, stage)
         path = os.path.relpath(Path(stage.path).parent / FOLDER / f"{stage.name}.json")
         aside = scratch("refused") / f"{stage.name}-{fingerprint(json.dumps(before, sort_keys=True))}"
         if aside.exists():
@@ -79,7 +79,7 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
             raise UserError(_changed(stage.name, before, after, aside))
         _write(Path(path), content)
         # As DVC stages what it writes; and an experiment in a temporary folder brings home what git knows of
-        subprocess.run(["git", "add", path], capture_output=True, check=False)
+        _git("add", path)
         return result
 
 
@@ -139,19 +139,22 @@ def _write(path: Path, content: dict) -> None:
     partial.replace(path)
 
 
-def _git(repo: Any, stage: Any) -> dict[str, Any]:
+def _git(*arguments: str) -> str | None:
+    """What git says; None where it fails, or where there is none: a copy of the project runs without it."""
+    if shutil.which("git") is None:
+        return None
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _revision(repo: Any, stage: Any) -> dict[str, Any]:
     """The commit, and whether dvc.yaml, params.yaml or an input that no stage makes differs from it."""
-
-    def git(*arguments: str) -> str | None:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
     made = [Path(out.fs_path) for one in repo.index.stages for out in one.outs]
     paths = [Path(dep.fs_path) for dep in stage.deps]
     sources = [path for path in paths if not any(path == out or path in out.parents or out in path.parents
                                                  for out in made)]  # fmt: skip
-    changed = git("status", "--porcelain", "--", stage.path, *map(str, sources))
-    return {"revision": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+    changed = _git("status", "--porcelain", "--", stage.path, *map(str, sources))
+    return {"revision": _git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 
 def device() -> str:

@@ -51,6 +51,12 @@ def manifest(project) -> dict:
     return json.loads((project.folder / MANIFEST).read_text())
 
 
+def test_a_machine_without_git_runs_a_copy_of_the_project(versioned, monkeypatch):
+    monkeypatch.setattr(stages.run.manifest.shutil, "which", lambda name: None)
+    versioned.run(*INFER)
+    assert manifest(versioned)["git"] == {"revision": None, "dirty": None}
+
+
 def test_it_names_inputs_parameters_revision_rows_and_tokens(versioned):
     versioned.run(*INFER)
     found = manifest(versioned)
