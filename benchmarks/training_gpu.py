@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -450,12 +451,11 @@ def main() -> None:
 
 
 def write(result: dict[str, Any]) -> None:
-    about = {
-        "device": device(), "model": SHAPE,
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
-    }  # fmt: skip
+    packages = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+    versions = {name: version(name) for name in packages if find_spec(name)}
+    about = {"device": device(), "model": SHAPE, "versions": result.get("versions", {}) | versions}
     (Path(os.environ["OUT"]) / RESULT.name if "OUT" in os.environ else RESULT).write_text(
-        json.dumps(about | result, indent=1) + "\n"
+        json.dumps(about | {name: one for name, one in result.items() if name not in about}, indent=1) + "\n"
     )
 
 
