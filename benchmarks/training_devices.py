@@ -109,15 +109,20 @@ def stage(folder: Path, name: str, fields: dict[str, Any], kill: bool = False) -
 
 
 def descendants(process: int) -> list[int]:
-    """A process and all that it started, the launcher's workers included."""
+    """A process and all that it started: the launcher's workers have sessions of their own, no group holds them."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [process, *(one for child in children for one in descendants(int(child)))]
 
 
 def speed(folder: Path) -> dict[str, Any]:
+    """Tokens a second of each case, and the adapter's on all GPUs over as many times one GPU's (`efficiency`)."""
+    import torch
+
     bench = Bench(folder)
     bench.save()
-    del bench
+    bench.model.to("cpu")  # the GPU's memory is the workers'
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     cases: dict[str, Any] = {}
     for name, fields in SPEED.items():
         counts = [DEVICES] if fields.get("sharded") else [1, DEVICES]

@@ -307,8 +307,6 @@ def test_a_machine_with_several_gpus_trains_on_one_unless_told_otherwise(tmp_pat
     """Where one process sees them all, the library would spread it over them, which TRL's trainers refuse."""
     from trl import SFTConfig as Arguments
 
-    from whetstone.training import loop
-
     class Seen(Arguments):
         def __post_init__(self):
             super().__post_init__()
