@@ -144,9 +144,17 @@ def launch(epoch: str, kind: str, devices: int) -> None:
         raise UserError(f"{kind} {epoch}: one of {devices} processes failed; its message is above")
 
 
-if __name__ == "__main__":  # one of the processes
+def process(kind: str, epoch: str) -> None:
+    """One of the processes."""
     run.prepare()
     try:
-        fit(epoch=sys.argv[2], kind=sys.argv[1])
+        fit(epoch, kind)
     except UserError as error:
         sys.exit(f"Error: {error}")
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()  # left to the exit, NCCL's thread may outlive what it calls, and abort
+
+
+if __name__ == "__main__":
+    process(*sys.argv[1:])

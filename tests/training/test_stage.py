@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from stages import dpo, sft
+from stages import dpo, sft, training
 from tests.training.conftest import QUESTIONS
 from whetstone import records
 
@@ -152,3 +152,16 @@ def test_two_processes_train_as_one_does(project, tmp_path, stage, epoch, fields
     assert (tmp_path / "models" / epoch / "adapter" / ORIGIN).read_text() == origin
     assert [path.name for path in (tmp_path / "models" / epoch).iterdir()] == ["adapter"]
     assert not list((tmp_path / ".scratch").rglob("checkpoint-*"))
+
+
+def test_a_process_leaves_its_group_before_it_exits(monkeypatch):
+    """On four GPUs NCCL's watchdog outlived the libraries that it calls, and aborted a process that had trained."""
+    from torch import distributed
+
+    def fit(epoch, kind):
+        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+
+    monkeypatch.setattr(training.run, "prepare", lambda: None)
+    monkeypatch.setattr(training, "fit", fit)
+    training.process("sft", "one")
+    assert not distributed.is_initialized()

@@ -35,7 +35,7 @@ class PreferenceTrainer(loop.Loop, DPOTrainer):
         if _COLUMNS[3] in dataset.column_names:
             return dataset
         columns = dataset.to_dict()
-        prompts, *both = ([tuple(ids) for ids in columns[name]] for name in _COLUMNS[:3])
+        prompts, *both = ([tuple(ids) for ids in columns[column]] for column in _COLUMNS[:3])
         if self.ld_alpha == 0:  # the preference ends with the shorter completion, and the reference with it
             ends = [min(len(c), len(r)) for c, r in zip(*both, strict=True)]
             both = [[ids[:end] for ids, end in zip(one, ends, strict=True)] for one in both]

@@ -12,11 +12,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from whetstone.training import loop
 
-Sequence = tuple[tuple[int, ...], tuple[int, ...]]  # ids of a prompt, and of its completion
+Ids = tuple[tuple[int, ...], tuple[int, ...]]  # of a prompt, and of its completion
 
 
 @torch.no_grad()
-def log_probs(trainer: Any, sequences: Iterable[Sequence], rows: int) -> dict[Sequence, float]:
+def log_probs(trainer: Any, sequences: Iterable[Ids], rows: int) -> dict[Ids, float]:
     """Log-probability (nats, summed over the completion) of each sequence by `trainer`'s model without its adapter,
     `rows` side by side; the processes share them out. After a prompt all completions of one token are read at once.
     """
@@ -37,7 +37,7 @@ def log_probs(trainer: Any, sequences: Iterable[Sequence], rows: int) -> dict[Se
     return dict(zip(sequences, trainer.accelerator.reduce(values).tolist(), strict=True))
 
 
-def _next_tokens(trainer: Any, sequences: list[Sequence]) -> torch.Tensor:
+def _next_tokens(trainer: Any, sequences: list[Ids]) -> torch.Tensor:
     """Of completions of one token, after prompts of one length."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in sequences))
     ids = torch.tensor(prompts, device=trainer.args.device)
@@ -46,7 +46,7 @@ def _next_tokens(trainer: Any, sequences: list[Sequence]) -> torch.Tensor:
     return logits[[at[prompt] for prompt, _ in sequences], [token for _, (token,) in sequences]]
 
 
-def _completions(trainer: Any, sequences: list[Sequence]) -> torch.Tensor:
+def _completions(trainer: Any, sequences: list[Ids]) -> torch.Tensor:
     """Of whole completions, padded at their end."""
     pad = DataCollatorForLanguageModeling(trainer.data_collator.pad_token_id, pad_to_multiple_of=loop.PAD_TO)
     rows = [{"input_ids": p + c, "labels": (-100,) * len(p) + c} for p, c in sequences]
