@@ -46,7 +46,11 @@ SAME: dict[str, dict[str, Any]] = {
     "dpo": {},
     "dpo, bfloat16": {"dtype": "bfloat16"},
     "dpo, sharded": {"sharded": True, "precompute_reference": False},
+    # without the likelihood term the first loss is ln 2 where the reference reads as the policy does
+    "dpo of whole completions": {"scope": "completion", "nll_weight": 0},
+    "dpo of whole completions, bfloat16": {"scope": "completion", "nll_weight": 0, "dtype": "bfloat16"},
 }
+ON_SEVERAL = ("sharded", "gradient_checkpointing", "precompute_reference")
 KILLED = "sft of every weight, sharded, killed"
 SPEED: dict[str, dict[str, Any]] = {
     "adapter, 16 rows": {"batch_size": 16},
@@ -64,7 +68,7 @@ def same(folder: Path) -> dict[str, Any]:
     on_one: dict[str, pd.DataFrame] = {}
     for name, fields in {**SAME, KILLED: SAME["sft of every weight, sharded"]}.items():
         start = time.perf_counter()
-        alone = {key: value for key, value in fields.items() if key in ("adapter", "learning_rate", "dtype")}
+        alone = {key: value for key, value in fields.items() if key not in ON_SEVERAL}
         key = name[:3] + json.dumps(alone)
         if key not in on_one:
             on_one[key] = stage(folder, name, {**alone, "batch_size": 16})
@@ -179,6 +183,7 @@ def worker(folder: Path) -> None:
     found = measure(made, lambda: made.go(folder / "work"), config.adapter == "none")
     found["host_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     (folder / f"result-{rank}.json").write_text(json.dumps(found))
+    made.accelerator.end_training()
 
 
 def main() -> None:
@@ -189,12 +194,13 @@ def main() -> None:
 
     parts = sys.argv[1:] or ["same", "speed"]
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    result |= {"device": device(), "devices": DEVICES, "torch": torch.__version__, "model": training_gpu.SHAPE}
+    result |= {"device": device(), "torch": torch.__version__, "model": training_gpu.SHAPE}
+    measured = result.setdefault("devices", {}).setdefault(str(DEVICES), {})
     out = Path(os.environ["OUT"]) / RESULT.name if "OUT" in os.environ else RESULT
     with tempfile.TemporaryDirectory() as place:
         for part in (same, speed):
             if part.__name__ in parts:
-                result[part.__name__] = part(Path(place))
+                measured[part.__name__] = part(Path(place))
                 out.write_text(json.dumps(result, indent=1) + "\n")
 
 
