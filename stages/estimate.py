@@ -53,22 +53,26 @@ def need(stage: Any, found: dict | None, growth: float, params: Mapping[str, Any
         return Need(None, None, seconds, 2.0 * sum(sizes) if sizes else None, basis(stage, found))
     ratio = work(params, found["rows"]["in"] * growth) / max(work(found["params"], found["rows"]["in"]), 1)
     training = "training" in found["tokens"]
-    rows, tokens = found["rows"]["out"] * (growth if training else ratio), sum(found["tokens"].values()) * ratio
+    rows, tokens = found["rows"]["out"] * (growth if training else ratio), None
+    if None not in found["tokens"].values():
+        tokens = sum(found["tokens"].values()) * ratio
     same = all(found["params"].get(key) == params.get(key) for key in ("model", "engine") if key in params)
     sampled = found.get("sampled")
-    other = measured is not None and (not same or measured["device"] != found["device"])
+    reused = sampled is not None and not sampled["completions"]  # all came from a journal, which tells no speed
+    other = measured is not None and (not same or reused or measured["device"] != found["device"])
     if other and sampled:
         seconds = measured["start"] + rows * measured["seconds_per_completion"]
     elif other and training:
         seconds = measured["start"] + tokens * measured["seconds_per_trained_token"] / devices(params)
-    elif not same and (sampled or training):
+    elif reused or (not same and (sampled or training)):
         seconds = None
-    elif sampled and sampled["completions"]:
+    elif sampled:
         seconds = found["seconds"] - sampled["seconds"] + sampled["seconds"] * rows / sampled["completions"]
     else:
         seconds = found["seconds"] * ratio * devices(found["params"]) / devices(params)
     disk = 2.0 * sum(sizes) * (1 if training else ratio) if sizes else None
-    return Need(rows, tokens, seconds, disk, basis(stage, found) if seconds is not None else "another model or engine")
+    unknown = "another model or engine" if not same else "a run that only took up what a journal had"
+    return Need(rows, tokens, seconds, disk, basis(stage, found) if seconds is not None else unknown)
 
 
 def basis(stage: Any, found: dict | None) -> str:

@@ -38,15 +38,19 @@ def count_sampled(completions: int, tokens: int, seconds: float) -> None:
     sampled["seconds"] = round(sampled["seconds"] + seconds, 3)
 
 
-def count(rows_in: int, rows_out: int, dropped: Mapping[str, int] | None = None, **tokens: int) -> None:
+def count(rows_in: int, rows_out: int, dropped: Mapping[str, int] | None = None, **tokens: int | None) -> None:
     """Tells the manifest how many rows the stage was given and made, what it left out and why, and its tokens."""
     COUNTS.update(rows={"in": rows_in, "out": rows_out, "dropped": dict(dropped or {})}, tokens=tokens)
 
 
-def count_attempts(problems: pd.DataFrame, attempts: pd.DataFrame) -> None:
-    """The counts of a stage that answers problems."""
-    prompt, completion = (int(attempts[f"{kind}_tokens"].sum()) for kind in ("prompt", "completion"))
-    count(len(problems), len(attempts), prompt=prompt, completion=completion)
+def count_attempts(problems: pd.DataFrame, attempts: pd.DataFrame, rows_out: int | None = None) -> None:
+    """The counts of a stage that answers problems, and writes its attempts alone unless `rows_out` says more. Tokens
+    are None where an attempt's are unknown."""
+    tokens: dict[str, int | None] = {"prompt": 0, "completion": 0}
+    for kind in tokens if len(attempts) else ():
+        found = attempts[f"{kind}_tokens"]
+        tokens[kind] = int(found.sum()) if found.notna().all() else None
+    count(len(problems), len(attempts) if rows_out is None else rows_out, **tokens)
 
 
 def seconds() -> float:
@@ -75,8 +79,8 @@ def ending(facts: Mapping[str, object], counts: Mapping[str, Any], took: float) 
         rows, dropped = counts["rows"], {name: n for name, n in counts["rows"]["dropped"].items() if n}
         lines.append(("rows", f"{_shown(rows['in'])} in, {_shown(rows['out'])} out"))
         lines += [("dropped", _shown(dropped))] if dropped else []
-    if counts.get("tokens"):
-        lines.append(("tokens", _shown(counts["tokens"])))
+    if tokens := {name: n for name, n in counts.get("tokens", {}).items() if n is not None}:
+        lines.append(("tokens", _shown(tokens)))
     lines += [(name.replace("_", " "), _shown(fact)) for name, fact in facts.items()]
     return [*lines, ("time", f"{took:.1f} s")]
 

@@ -69,6 +69,7 @@ class Metered:
 
     def __init__(self, engine: engines.Engine):
         self.engine = engine
+        output.count_sampled(0, 0, 0.0)  # said also where the journal has all
 
     @property
     def fingerprint(self) -> str:

@@ -77,7 +77,7 @@ def attempts(
                     "sample": sample,
                     "position": 2 if hinted else 1,
                     "probability": None,
-                    "prompt_tokens": len(engine.encode(text)),
+                    "prompt_tokens": len(engine.encode(text)) or None,  # None where only a server knows
                     "prompt_hash": fingerprint(text),
                     "engine": weights,
                     "seed": one_seed,
@@ -99,7 +99,7 @@ def attempts(
         row |= {
             "text": completion.text,
             "finish_reason": completion.finish_reason,
-            "completion_tokens": len(completion.token_ids),
+            "completion_tokens": len(completion.token_ids) or None,
             "logprob": float(sum(completion.logprobs)) if completion.logprobs else None,
             **result._asdict(),
         }

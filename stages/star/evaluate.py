@@ -76,7 +76,7 @@ def main(model: str) -> None:
     best = max(history, key=lambda one: one["dev"])["model"]  # the earliest of equals
     stop = {"stopped": measures.stops([one["dev"] for one in history], patience), "best": best, "history": history}
     output.write_json(path, {**stop, **found, "gap": gaps})
-    output.count(sum(map(len, tables.values())), sum(map(len, made.values())))
+    output.count_attempts(pd.concat(tables.values()), pd.concat(made.values()))
     output.finish(
         f"evaluate {model}",
         **{f"test_{name}": output.interval(one["accuracy"]) for name, one in found["test"].items()},

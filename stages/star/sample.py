@@ -62,7 +62,7 @@ def main(model: str, hinted: bool) -> None:
             hinted=hinted,
         )
     rows = records.write(pd.concat([earlier, attempts], ignore_index=True), records.ATTEMPT, out)
-    output.count(len(problems), rows)
+    output.count_attempts(problems, attempts, rows)
     output.finish(
         f"sample {out.stem}",
         problems=len(problems),

@@ -9,7 +9,9 @@ import pytest
 from stages.star import common as star_common
 from stages.star.evaluate import probe
 from stages.star.train import Schedule, scheduled
-from whetstone import choices, records
+from whetstone import choice_rollouts, choices, records
+from whetstone.engines.base import Sampling
+from whetstone.engines.scripted import ScriptedEngine
 from whetstone.errors import UserError
 from whetstone.training.config import SftConfig
 
@@ -43,6 +45,20 @@ def test_samples_see_the_options_in_several_orders_and_are_graded_by_each(star):
         _, gold = choices.shown(problem["options"], problem["answer"], order)
         assert (row.answer == gold) == (row.verdict == "correct")
     assert attempts["seed"].nunique() > 200
+
+
+def test_tokens_that_only_a_server_knows_are_unknown(star):
+    class Served(ScriptedEngine):
+        def encode(self, prompt):
+            return []
+
+    problems = star.read("data/problems/dev.parquet", records.PROBLEM)
+    asking = choice_rollouts.Asking(choices.load_prompt(star.folder / "prompts/world.yaml"))
+    engine = Served(lambda prompt: "So the answer is A.")
+    found = choice_rollouts.attempts(
+        engine, problems, asking, Sampling(9), k=1, orders=1, model="base", seed=0, store=None
+    )
+    assert found["prompt_tokens"].isna().all() and found["completion_tokens"].gt(0).all()
 
 
 def test_hinted_tries_are_second_tries_at_what_failed(star):

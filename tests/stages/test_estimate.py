@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from stages.estimate import Need, need, reference, work
 
+ROOT = Path(__file__).parents[2]
 INFER = {"k": 1, "max_tokens": 256}
+MODEL = {"name": "models/base", "revision": None}
+SAMPLING = ("infer@", "baseline", "sample@", "evaluate@", "rationalize@")
 TRAIN = {"max_steps": 120, "epochs": None, "batch_size": 16, "gradient_accumulation": 1}
 
 
@@ -48,6 +53,30 @@ def test_a_resumed_run_tells_its_speed_by_what_it_sampled():
     assert need(stage("infer@cot-1"), resumed, 1, {"infer": INFER}, None).seconds == pytest.approx(5 + 40)
 
 
+def test_a_run_that_sampled_nothing_tells_no_time():
+    """Its seconds are those of reading a journal: a fresh clone of the default pipeline was promised a quarter."""
+    params = {"infer": INFER, "model": MODEL}
+    reused = manifest("infer@cot-1", seconds=4, params=params, sampled={"completions": 0, "tokens": 0, "seconds": 0.0})
+    found = need(stage("infer@cot-1"), reused, 1, params, None)
+    assert found.seconds is None and found.rows == 400 and "journal" in found.basis
+    measured = {"device": "2 x a CPU", "start": 10, "seconds_per_completion": 0.5, "seconds_per_trained_token": 0.01}
+    assert need(stage("infer@cot-1"), reused, 1, params, measured).seconds == 210
+
+
+@pytest.mark.parametrize("folder", ["manifests", "recipes/star/manifests"])
+def test_what_is_committed_tells_a_fresh_clone_what_sampling_takes(folder):
+    """The pipelines are committed as they ran from nothing, without a journal."""
+    found = [json.loads(path.read_text()) for path in sorted((ROOT / folder).glob("*.json"))]
+    sampling = {one["stage"]: one.get("sampled") for one in found if one["stage"].startswith(SAMPLING)}
+    assert len(sampling) > 10
+    assert [name for name, sampled in sampling.items() if not sampled or not sampled["completions"]] == []
+
+
+def test_unknown_tokens_stay_unknown():
+    served = manifest("infer@cot-1", tokens={"prompt": None, "completion": 3000})
+    assert need(stage("infer@cot-1"), served, 2, {"infer": INFER}, None).tokens is None
+
+
 def test_a_stage_that_never_ran_takes_the_likest_manifest():
     known = {name: manifest(name) for name in ("infer@cot-1", "infer@pot-1", "sample@epoch1-2")}
     assert reference("infer@pot-2", known)["stage"] == "infer@pot-1"
@@ -79,9 +108,6 @@ def test_steps_decide_what_training_takes_and_a_model_stays_as_large():
     found.pop("sampled")
     more = need(stage("train@epoch1", 10**7), found, 2, {"sft": TRAIN | {"max_steps": 240}}, None)
     assert more[:4] == (64, 10_000, 120, 2e7)
-
-
-MODEL = {"name": "models/base", "revision": None}
 
 
 def test_another_model_has_no_time_until_it_is_measured():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages import serving
+from stages import output, serving
 from whetstone import engines
 from whetstone.errors import UserError
 
@@ -36,6 +36,13 @@ def test_transformers(opened):
     ((kind, model), settings), rest = opened("base", {"kind": "transformers", "dtype": "bfloat16"}, {"device": "cpu"})
     assert (kind, model) == ("transformers", "models/base") and rest == ["closed"]
     assert settings == {"slots": 256, "dtype": "bfloat16", "device": "cpu"}
+
+
+def test_a_run_that_a_journal_spares_all_sampling_says_so(opened, monkeypatch):
+    """Else its manifest would tell `make plan` that sampling takes no longer than to read a journal."""
+    monkeypatch.setattr(output, "COUNTS", {})
+    opened("base", {"kind": "transformers", "dtype": "float32"}, {"device": "cpu"})
+    assert output.COUNTS == {"sampled": {"completions": 0, "tokens": 0, "seconds": 0.0}}
 
 
 def test_vllm(opened):
