@@ -61,18 +61,28 @@ def need(stage: Any, found: dict | None, growth: float, params: Mapping[str, Any
     reused = sampled is not None and not sampled["completions"]  # all came from a journal, which tells no speed
     other = measured is not None and (not same or reused or measured["device"] != found["device"])
     if other and sampled:
-        seconds = measured["start"] + rows * measured["seconds_per_completion"]
+        seconds = measured["start"] + asked(found) * ratio * measured["seconds_per_completion"]
     elif other and training:
         seconds = measured["start"] + tokens * measured["seconds_per_trained_token"] / devices(params)
     elif reused or (not same and (sampled or training)):
         seconds = None
     elif sampled:
-        seconds = found["seconds"] - sampled["seconds"] + sampled["seconds"] * rows / sampled["completions"]
+        times = asked(found) * ratio / sampled["completions"]
+        seconds = found["seconds"] - sampled["seconds"] + sampled["seconds"] * times
     else:
         seconds = found["seconds"] * ratio * devices(found["params"]) / devices(params)
     disk = 2.0 * sum(sizes) * (1 if training else ratio) if sizes else None
     unknown = "another model or engine" if not same else "a run that only took up what a journal had"
     return Need(rows, tokens, seconds, disk, basis(stage, found) if seconds is not None else unknown)
+
+
+def asked(found: dict) -> float:
+    """How many completions the stage asked for, those that a journal had included. By their tokens where these are
+    known: its rows may hold earlier attempts too."""
+    sampled, tokens = found["sampled"], found["tokens"].get("completion")
+    if tokens and sampled["tokens"]:
+        return sampled["completions"] * tokens / sampled["tokens"]
+    return found["rows"]["out"]
 
 
 def basis(stage: Any, found: dict | None) -> str:

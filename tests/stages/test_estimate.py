@@ -18,12 +18,13 @@ TRAIN = {"max_steps": 120, "epochs": None, "batch_size": 16, "gradient_accumulat
 
 
 def manifest(stage: str, rows_in: int = 400, rows_out: int = 400, seconds: float = 60, **more) -> dict:
-    return {
+    own = {
         "stage": stage, "started": "2026-01-01T00:00:00+00:00", "seconds": seconds, "device": "2 x a CPU",
         "params": {"infer": INFER}, "rows": {"in": rows_in, "out": rows_out, "dropped": {}},
         "tokens": {"prompt": 100 * rows_out, "completion": 30 * rows_out},
-        "sampled": {"completions": rows_out, "tokens": 30 * rows_out, "seconds": seconds - 5}, **more,
+        "sampled": {"completions": rows_out, "tokens": 30 * rows_out, "seconds": seconds - 5},
     }  # fmt: skip
+    return own | more
 
 
 def stage(name: str, size: int | None = 1000) -> SimpleNamespace:
@@ -70,6 +71,16 @@ def test_what_is_committed_tells_a_fresh_clone_what_sampling_takes(folder):
     sampling = {one["stage"]: one.get("sampled") for one in found if one["stage"].startswith(SAMPLING)}
     assert len(sampling) > 10
     assert [name for name, sampled in sampling.items() if not sampled or not sampled["completions"]] == []
+
+
+def test_rows_that_are_carried_over_are_not_sampled():
+    """Second tries: 20 completions, after 2,400 attempts that stand in the same table."""
+    sampled = {"completions": 20, "tokens": 600, "seconds": 1}
+    found = manifest("rationalize@base", 20, 2420, 4, tokens={"prompt": 2000, "completion": 600}, sampled=sampled)
+    assert need(stage("rationalize@base"), found, 1, {"infer": INFER}, None).seconds == pytest.approx(4)
+    assert need(stage("rationalize@base"), found, 2, {"infer": INFER}, None).seconds == pytest.approx(5)
+    measured = {"device": "1 x a GPU", "start": 10, "seconds_per_completion": 0.5, "seconds_per_trained_token": 0.01}
+    assert need(stage("rationalize@base"), found, 1, {"infer": INFER}, measured).seconds == pytest.approx(20)
 
 
 def test_unknown_tokens_stay_unknown():
