@@ -133,7 +133,7 @@ def launch(epoch: str, kind: str, devices: int) -> None:
     found = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
     threads = os.environ.get("OMP_NUM_THREADS", "1")  # what the launcher would set, and say at length
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, found)), "OMP_NUM_THREADS": threads}
-    child = subprocess.Popen([sys.executable, *processes, "-m", "stages.training", kind, epoch], env=environment)
+    child = subprocess.Popen([sys.executable, *processes, "-m", "stages.training", epoch, kind], env=environment)
     try:
         code = child.wait()
     except BaseException:
@@ -144,8 +144,8 @@ def launch(epoch: str, kind: str, devices: int) -> None:
         raise UserError(f"{kind} {epoch}: one of {devices} processes failed; its message is above")
 
 
-def process(kind: str, epoch: str) -> None:
-    """One of the processes."""
+def process(epoch: str, kind: str) -> None:
+    """What each process does that `launch` starts."""
     run.prepare()
     try:
         fit(epoch, kind)

@@ -163,5 +163,5 @@ def test_a_process_leaves_its_group_before_it_exits(monkeypatch):
 
     monkeypatch.setattr(training.run, "prepare", lambda: None)
     monkeypatch.setattr(training, "fit", fit)
-    training.process("sft", "one")
+    training.process("one", "sft")
     assert not distributed.is_initialized()
