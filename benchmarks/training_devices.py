@@ -194,8 +194,8 @@ def main() -> None:
 
     parts = sys.argv[1:] or ["same", "speed"]
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    result |= {"device": device(), "torch": torch.__version__, "model": training_gpu.SHAPE}
-    measured = result.setdefault("devices", {}).setdefault(str(DEVICES), {})
+    measured = result.setdefault(f"{DEVICES} GPUs", {})
+    measured |= {"device": device(), "torch": torch.__version__, "model": training_gpu.SHAPE}
     out = Path(os.environ["OUT"]) / RESULT.name if "OUT" in os.environ else RESULT
     with tempfile.TemporaryDirectory() as place:
         for part in (same, speed):
