@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from stages import common, lineage
+from stages import code, common, lineage
 from stages.run import Command
 from whetstone import records
 from whetstone.errors import UserError
@@ -51,6 +51,7 @@ def side(revision: str) -> Side:
         stages = lineage.pipeline(repo)
         made = {out.def_path: str(out.hash_info.value) for stage in stages for out in stage.outs}
         inputs = {path: str(md5) for stage in stages for path, md5 in lineage.inputs(stage).items()}
+        modules = {file: digest for stage in stages for file, digest in lineage.modules(stage).items()}
         own = {path: read(repo, path, records.ATTEMPT) for path in sorted(made)
                if "evaluation/" in path and path.endswith(".parquet")}  # fmt: skip
         root = f"{lineage.folder(repo)}/data/problems".lstrip("/")
@@ -60,8 +61,10 @@ def side(revision: str) -> Side:
         return Side(
             name=revision,
             params=flat(lineage.load(repo, common.PARAMS)),
-            sources={path: md5 for path, md5 in inputs.items() if not any(inside(path, out) for out in made)},
-            data={path: md5 for path, md5 in made.items() if not path.startswith(("metrics/", "plots/", "report"))},
+            sources={path: md5 for path, md5 in inputs.items() if not any(inside(path, out) for out in made)
+                     and not code.script_of(path)} | modules,
+            data={path: md5 for path, md5 in made.items()
+                  if not path.startswith(("code", "metrics/", "plots/", "report"))},
             seconds={stage.name: found["seconds"] for stage in stages if (found := lineage.record(stage))},
             attempts={path: table for path, table in own.items() if table is not None},
             problems=pd.concat(problems).drop_duplicates("id").set_index("id") if problems else pd.DataFrame(),
@@ -136,7 +139,7 @@ def show(console: Console, a: Side, b: Side) -> None:
     show_changes(console, "parameters", list(differences(a.params, b.params)), a.name, b.name)
     for title, old, new in (("inputs", a.sources, b.sources), ("data and models", a.data, b.data)):
         short = [(key, x and x[:8], y and y[:8]) for key, x, y in differences(old, new)]
-        show_changes(console, f"{title} that differ (md5)", short, a.name, b.name)
+        show_changes(console, f"{title} that differ (digests)", short, a.name, b.name)
     table = Table(title="results, paired on the same problems", title_justify="left", box=None, pad_edge=False)
     for column in ("evaluation", "outcome", a.name, b.name, "difference", "95 %", "p", "won", "lost", "problems"):
         table.add_column(column)

@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from stages import code
 from stages.run import manifest
 from whetstone.errors import UserError
 
-CODE = ("stages", "whetstone")
 WORKSPACE = "workspace"
 
 
@@ -48,11 +48,6 @@ def opened(revision: str = WORKSPACE) -> Iterator[Any]:
 def folder(repo: Any) -> str:
     """Where the pipeline is in the project: empty at its root, recipes/<name> for a recipe."""
     return "/".join(repo.fs.relparts(repo.fs.getcwd(), repo.root_dir)).removeprefix(".")
-
-
-def is_code(path: str) -> bool:
-    """Whether an input is a module or a folder of modules, seen from the root or from a recipe."""
-    return next(part for part in Path(path).parts if part != "..") in CODE
 
 
 def load(repo: Any, path: str | Path) -> Any:
@@ -102,6 +97,17 @@ def params(stage: Any) -> dict[str, Any]:
     """The parameters that the stage ran with."""
     own = [dep.hash_info.value for dep in stage.deps if hasattr(dep, "params")]
     return {key: value for found in own for key, value in (found or {}).items()}
+
+
+def modules(stage: Any) -> dict[str, str]:
+    """Module to digest of the stage's code, as the stage `code` wrote it at the revision that is opened."""
+    found: dict[str, str] = {}
+    for script in filter(None, (code.script_of(dep.def_path) for dep in stage.deps)):
+        place = stage.repo.fs.join(stage.repo.root_dir, *code.place(script).parts)
+        if stage.repo.fs.exists(place):
+            with stage.repo.fs.open(place) as file:
+                found |= json.load(file)
+    return found
 
 
 def record(stage: Any) -> dict[str, Any] | None:

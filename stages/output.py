@@ -1,11 +1,9 @@
-"""What a stage writes beside its tables: metrics, and the few lines that it ends with."""
+"""What a stage tells of its run: counts for its manifest, and the few lines that it ends with."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,21 +11,6 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic()
 COUNTS: dict[str, Any] = {}  # what the manifest says of rows and tokens
-
-
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes metrics, keys in the order given, floats to 6 digits so that noise of the last bit makes no diff."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(content), indent=2) + "\n")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _rounded(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    return round(value, 6) if isinstance(value, float) else value
 
 
 def count_sampled(completions: int, tokens: int, seconds: float) -> None:

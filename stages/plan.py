@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import click
 from rich.table import Table
 
-from stages import calibration, lineage
+from stages import calibration, code, lineage
 from stages.estimate import Need, grown, need, reference, related
 from stages.run import Command, manifest
+from stages.run.sources import Sources
 
 
 class Planned(NamedTuple):
@@ -35,7 +36,7 @@ def ordered(repo: Any) -> list[Any]:
     return list(networkx.lexicographical_topological_sort(graph, key=place.get))
 
 
-def reasons(stage: Any, status: Mapping[str, list]) -> list[str]:
+def reasons(stage: Any, status: Mapping[str, list], sources: Sources) -> list[str]:
     """Why DVC would run the stage by itself, in words, from the `status` of all; nothing where it wouldn't.
 
     What another stage makes, which isn't as it should be either, isn't a reason: that one comes first. Results that
@@ -46,6 +47,9 @@ def reasons(stage: Any, status: Mapping[str, list]) -> list[str]:
     found: list[str] = []
     changes = status.get(stage.addressing, [])
     unsettled = [out for one in lineage.pipeline(stage.repo) if one.addressing in status for out in one.outs]
+    if changed := [*edited(stage, status, sources)]:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        found.append(f"{', '.join(changed[:3])}{more} changed")
     for change in changes:
         if change == "changed checksum":
             found.append("its command changed")
@@ -53,21 +57,40 @@ def reasons(stage: Any, status: Mapping[str, list]) -> list[str]:
             for path, state in change["changed deps"].items():
                 if isinstance(state, Mapping):
                     found += [f"{key} {word}" for key, word in state.items()]
-                elif not any(related(out.def_path, path) for out in unsettled):
+                elif not code.script_of(path) and not any(related(out.def_path, path) for out in unsettled):
                     found.append(f"{path} {state}")
     if not found and any("changed outs" in change for change in changes) and not stage.outs_cached():
         found = ["its result is neither here nor in the cache"]
     return found
 
 
+def edited(stage: Any, status: Mapping[str, list], sources: Sources) -> Iterator[str]:
+    """The modules that do something else now than when the stage ran, whether or not the stage `code` has seen that;
+    the file of their digests itself where nothing tells what they were."""
+    states = {path: state for change in status.get(stage.addressing, []) if "changed deps" in change
+              for path, state in change["changed deps"].items()}  # fmt: skip
+    for path in [dep.def_path for dep in stage.deps if code.script_of(dep.def_path)]:
+        then = lineage.modules(stage)
+        if path in states:  # what is here isn't what the stage ran with
+            last = lineage.load(stage.repo, f"{manifest.FOLDER}/{stage.name}.json")
+            then = (last or {}).get("code", {})
+        if then:
+            now = sources.digests(code.script_of(path))
+            yield from sorted(file for file in {*then, *now} if then.get(file) != now.get(file))
+        else:
+            yield path
+
+
 def plan(repo: Any, manifests: Mapping[str, dict], measured: dict | None) -> Iterator[Planned]:
     """The stages that `dvc repro` would run, in order. What only follows another stage may turn out not to run."""
     rows: dict[str, tuple[float, float]] = {}  # a stage's rows now, and in its manifest
     running: set[str] = set()
-    status, order = lineage.status(repo), ordered(repo)
+    status, order, sources = lineage.status(repo), ordered(repo), Sources(repo.root_dir)
     for stage in order:
+        if stage.name == "code":  # under a second, and what it finds is foreseen here
+            continue
         before = [one for one in repo.index.graph.successors(stage)]
-        why = reasons(stage, status)
+        why = reasons(stage, status, sources)
         after = [one.name for one in order if one in before and one.name in running]
         if after and not why:
             why = [f"after {', '.join(after[-3:])}" + (f" and {len(after) - 3} more" if len(after) > 3 else "")]

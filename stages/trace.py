@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rich.markup import escape
 from rich.tree import Tree
 
-from stages import lineage
+from stages import code, lineage
 from stages.run import Command
 from whetstone import records
 from whetstone.errors import UserError
@@ -78,13 +78,12 @@ def grow(repo: Any, branch: Tree, path: str, seen: set[str]) -> None:
     seen.add(stage.name)
     node = branch.add(ran(stage))
     inputs = lineage.inputs(stage)
-    code = [name for name in inputs if lineage.is_code(name)]
     for name, value in lineage.params(stage).items():
         node.add(f"[dim]{name}: {escape(str(value))}[/]")
-    digest = records.fingerprint(*(inputs[name] for name in code))
-    node.add(f"[dim]code: {len(code)} modules and rooms, together {digest[:8]}[/]")
     for name in inputs:
-        if name not in code:
+        if code.script_of(name):
+            node.add(f"[dim]{name}: {len(lineage.modules(stage))} modules, together md5 {inputs[name][:8]}[/]")
+        else:
             grow(repo, node.add(described(name, inputs[name])), name, seen)
 
 

@@ -27,7 +27,7 @@ SMALL = {
     "dpo": {"max_steps": 8, "batch_size": 4, "checkpoints": 1},
     "evaluate": {"max_tokens": 160},
 }
-# Its stages
+# Its stages but `code`, which runs before them
 AFTER_SFT = {"train@epoch1", "merge@epoch1", "evaluate@epoch1-test", "sample@epoch1-2", "preprocess@epoch2",
              "train@epoch2", "merge@epoch2", "evaluate@epoch2-test", "report"}  # fmt: skip
 ALL = AFTER_SFT | {"problems", "infer@cot-1", "infer@l2m-1", "infer@pot-1", "baseline@test", "preprocess@epoch1"}
@@ -47,7 +47,7 @@ class Copy:
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        results = ("metrics/", "plots/", "manifests/", "dvc.lock")
+        results = ("code/", "metrics/", "plots/", "manifests/", "dvc.lock")
         folder.mkdir(exist_ok=True)
         for name in filter(None, listed.stdout.split("\0")):
             if (ROOT / name).is_file() and not re.sub("^recipes/[^/]+/", "", name).startswith(results):

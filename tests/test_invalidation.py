@@ -7,6 +7,7 @@ tests/test_pipeline.py really runs some of the changes.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import pytest
 from dvc.repo import Repo
 
 from stages import lineage, plan
+from stages.run.sources import Sources
 from tests.project import ROOT, Copy
 
 pytestmark = pytest.mark.slow
@@ -30,6 +32,23 @@ def comment(path: str) -> Callable[[Copy], None]:
             file.write("# a comment\n")
 
     return change
+
+
+def line(path: str) -> Callable[[Copy], None]:
+    def change(copy: Copy) -> None:
+        with (copy.folder / path).open("a") as file:
+            file.write("ANSWER = 42\n")
+
+    return change
+
+
+def messages(copy: Copy) -> None:
+    """In every module: a comment, a line more in its docstring, and another word in the first error that it raises."""
+    for folder in ("stages", "whetstone"):
+        for file in (copy.folder / folder).rglob("*.py"):
+            text = re.sub(r'^"""', '"""Edited. ', file.read_text(), count=1)
+            text = re.sub(r'(raise UserError\(\n?\s*f?")', r"\1Edited: ", text, count=1)
+            file.write_text(text + "# a comment\n")
 
 
 def param(values: dict) -> Callable[[Copy], None]:
@@ -91,16 +110,20 @@ CHANGES: dict[str, Callable[[Copy], None]] = {
     "`runtime.slots`": param({"runtime": {"slots": 64}}),
     "the prompt of one strategy": comment("prompts/world/pot.yaml"),
     "a prompt of another task": comment("prompts/gsm8k/pot.yaml"),
-    "a comment in `stages/infer.py`": comment("stages/infer.py"),
-    "a comment in `stages/dpo.py`": comment("stages/dpo.py"),
-    "a comment in `whetstone/problems/`": comment("whetstone/problems/splits.py"),
-    "a comment in `whetstone/grading/`": comment("whetstone/grading/numbers.py"),
-    "a comment in `whetstone/engines/`": comment("whetstone/engines/base.py"),
-    "a comment in `whetstone/curation/smart.py`": comment("whetstone/curation/smart.py"),
-    "a comment in `whetstone/training/`": comment("whetstone/training/loop.py"),
-    "a comment in `whetstone/evaluation/`": comment("whetstone/evaluation/intervals.py"),
-    "a comment in `whetstone/report/`": comment("whetstone/report/page.py"),
-    "a comment in `whetstone/records.py`": comment("whetstone/records.py"),
+    "a comment, a docstring, a message anywhere": messages,
+    "how a table is printed (`stages/output.py`)": line("stages/output.py"),
+    "a line of `stages/infer.py`": line("stages/infer.py"),
+    "a line of `stages/dpo.py`": line("stages/dpo.py"),
+    "a line of `whetstone/problems/splits.py`": line("whetstone/problems/splits.py"),
+    "a line of `whetstone/grading/numbers.py`": line("whetstone/grading/numbers.py"),
+    "a line of `whetstone/engines/base.py`": line("whetstone/engines/base.py"),
+    "a line of `whetstone/curation/smart.py`": line("whetstone/curation/smart.py"),
+    "a line of `whetstone/training/dpo.py`": line("whetstone/training/dpo.py"),
+    "a line of `whetstone/training/loop.py`": line("whetstone/training/loop.py"),
+    "a line of `whetstone/evaluation/intervals.py`": line("whetstone/evaluation/intervals.py"),
+    "a line of `whetstone/report/page.py`": line("whetstone/report/page.py"),
+    "a line of the report's style": comment("whetstone/report/templates/report.css"),
+    "a line of `whetstone/records.py`": line("whetstone/records.py"),
     "a row of a file in `data/raw`, or another file there": comment("data/raw/README.md"),
     "a row of a table is edited by hand (it comes back from the cache)": row,
     "the base model's configuration": replace("models/base/config.json", "{", "{ "),
@@ -138,8 +161,8 @@ def reach(copy: Copy, change: Callable[[Copy], None]) -> Reach:
     try:
         os.chdir(copy.folder)
         with Repo(str(copy.folder)) as repo:
-            status, stages = lineage.status(repo), lineage.pipeline(repo)
-            at_once = [stage for stage in stages if plan.reasons(stage, status)]
+            status, stages, sources = lineage.status(repo), lineage.pipeline(repo), Sources(repo.root_dir)
+            at_once = [stage for stage in stages if plan.reasons(stage, status, sources)]
             reached = set().union(*(networkx.ancestors(repo.index.graph, stage) for stage in at_once))
             after = [stage for stage in stages if stage in reached and stage not in at_once]
             return Reach(*([stage.name for stage in some] for some in (at_once, after, stages)))
@@ -200,7 +223,8 @@ def test_the_table_in_the_documentation_is_what_was_found(reached):
     ("manifests/ is deleted", set()),
     ("the prompt of one strategy", {"infer", "baseline"}),
     ("a prompt of another task", set()),
-    ("a comment in `whetstone/curation/smart.py`", {"preprocess"}),
+    ("a comment, a docstring, a message anywhere", {"code"}),
+    ("a line of `whetstone/curation/smart.py`", {"code", "preprocess"}),
     ("`infer.temperature`", {"infer", "report"}),
     ("`preprocess.keep`", {"preprocess", "report"}),
     ("`evaluate.max_tokens`", {"train", "baseline", "evaluate", "report"}),

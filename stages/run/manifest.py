@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from stages import output
+from stages import code, output
 from whetstone.errors import UserError
 from whetstone.records import fingerprint
 
@@ -68,6 +68,7 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
             "device": device(),
             "packages": packages(),
             **before,
+            "code": _code(stage),
             "rows": {"in": None, "out": None, "dropped": {}},
             "tokens": {},
             **output.COUNTS,
@@ -93,7 +94,10 @@ def _outs(stage: Any) -> list[str]:
 
 
 def _inputs(stage: Any) -> dict[str, dict]:
-    """{inputs: {path: md5, None where there is nothing}, params: {key: value}} as they are now, as DVC hashes them."""
+    """{inputs: {path: md5, None where there is nothing}, params: {key: value}} as they are now, as DVC hashes them.
+
+    Of code, DVC hashes what the stage `code` wrote before; modules that were edited since are named beside it.
+    """
     from dvc.dependency.param import ParamsDependency
     from dvc.exceptions import DvcException
 
@@ -108,7 +112,16 @@ def _inputs(stage: Any) -> dict[str, dict]:
             found["params"] |= dep.hash_info.value
         else:
             found["inputs"][dep.def_path] = dep.hash_info.value
+            if code.script_of(dep.def_path) and (edited := code.edited(Path(dep.fs_path))):
+                found["inputs"][dep.def_path] += f" before {', '.join(edited)} changed"
     return found
+
+
+def _code(stage: Any) -> dict[str, str]:
+    """Module to digest of all that the stage's script reaches."""
+    files = [Path(dep.fs_path) for dep in stage.deps if code.script_of(dep.def_path)]
+    tables = [json.loads(file.read_text()) for file in files if file.exists()]
+    return {module: digest for table in tables for module, digest in table.items()}
 
 
 def _changed(name: str, before: dict, after: dict, aside: Path) -> str:

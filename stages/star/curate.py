@@ -39,7 +39,7 @@ def main(iteration: str) -> None:
     schema = records.PAIR if spec.how == "dpo" else records.EXAMPLE
     if best := star.stopped(spec.after):
         records.write([], schema, out)
-        output.write_json(metrics, {"stopped": best})
+        common.write_json(metrics, {"stopped": best})
         return click.echo(f"{iteration}: this arm has stopped, {best} is its best; nothing is curated")
     if options.min_right > sample.k:
         raise UserError(f"{common.PARAMS}: `curate.min_right` is {options.min_right}, but `sample.k` is {sample.k}")
@@ -51,7 +51,7 @@ def main(iteration: str) -> None:
     except UserError as error:
         raise UserError(f"{table}: {error}") from error
     rows = records.write(curated.pairs or curated.examples, schema, out)
-    output.write_json(metrics, curated.statistics)
+    common.write_json(metrics, curated.statistics)
     output.count(len(attempts), rows)
     output.finish(f"curate {iteration}", **curated.statistics["all"], path=out)
 

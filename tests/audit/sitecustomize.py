@@ -4,6 +4,7 @@ names its folder. Where AUDIT names a folder too, a stage that DVC started leave
 modules: the project's Python files that it imported
 opened: the project's other files that it opened, and the tables that it read
 params: the parameters that it looked at, as `section.key`, `epochs.train.<epoch>` or the name of a list
+writers: the project's modules that opened or renamed a file of it for writing, manifests apart
 changed: the project's files that are new, changed or gone after it, whoever wrote them
 """
 
@@ -18,12 +19,36 @@ from pathlib import Path
 
 OPENED: set[str] = set()
 PARAMS: set[str] = set()
+WRITERS: set[str] = set()
 OWN = {".git", ".dvc", ".scratch", "__pycache__"}  # of git, DVC, resumption and Python
 
 
 def opens(event: str, arguments: tuple) -> None:
     if event == "open" and isinstance(arguments[0], str) and not by_others():
         OPENED.add(os.path.abspath(arguments[0]))
+
+
+def writes(event: str, arguments: tuple) -> None:
+    """Notes the innermost module of the project on the way to a file that is written."""
+    if event == "open":
+        path, mode, flags = arguments
+        if not (set(mode or "") & set("wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR)):
+            return
+    elif event == "os.rename":
+        path = arguments[1]
+    else:
+        return
+    root = os.getcwd() + os.sep
+    place = os.path.abspath(path).removeprefix(root) if isinstance(path, str | os.PathLike) else os.sep
+    if os.path.isabs(place) or place.split(os.sep)[0] in OWN | {"manifests"}:
+        return
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename.removeprefix(root)
+        if file.startswith(("stages", "whetstone")):
+            WRITERS.add(file)
+            return
+        frame = frame.f_back
 
 
 def by_others() -> bool:
@@ -129,6 +154,7 @@ def report(before: dict[str, tuple[int, int]]) -> None:
         "modules": [path.removeprefix(root) for path in modules if path.startswith(root)],
         "opened": [path.removeprefix(root) for path in OPENED if path.startswith(root)],
         "params": list(PARAMS),
+        "writers": list(WRITERS),
         "changed": [path for path in {*before, *after} if before.get(path) != after.get(path)],
     }
     name = os.environ["DVC_STAGE"].rpartition(":")[2]
@@ -138,4 +164,5 @@ def report(before: dict[str, tuple[int, int]]) -> None:
 if "AUDIT" in os.environ and "DVC_STAGE" in os.environ and sys.orig_argv[1:2] == ["-m"]:
     sys.meta_path.insert(0, Finder)
     sys.addaudithook(opens)
+    sys.addaudithook(writes)
     atexit.register(report, files())

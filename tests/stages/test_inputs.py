@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from whetstone import records
 
 ROOT = Path(__file__).parents[2]
-CODE = ("stages/", "whetstone/")
+CODE = ("code/", "stages/", "whetstone/")
 OPENED: list[str] | None = None
 
 
