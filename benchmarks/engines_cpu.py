@@ -35,7 +35,7 @@ KILLS, RECORDS, TURNS = 50, 1_000_000, 3
 
 def requests(strategy: str, count: int) -> list[Request]:
     from whetstone.problems.world import generate
-    from whetstone.strategies import load_prompt
+    from whetstone.prompts.strategies import load_prompt
 
     prompt = load_prompt(ROOT / "prompts" / "world" / f"{strategy}.yaml", strategy)
     sampling = Sampling(256, stop=tuple(prompt.stop))

@@ -54,7 +54,7 @@ def random_model(shape: dict, folder: Path) -> None:
 
 def eight_shot(problems: int) -> list[str]:
     from whetstone.problems.world import generate
-    from whetstone.strategies import load_prompt
+    from whetstone.prompts.strategies import load_prompt
 
     prompt = load_prompt(ROOT / "prompts" / "world" / "cot.yaml", "cot")
     return [prompt.render(row["question"], 8) for row in generate("test", problems, 0)]

@@ -20,7 +20,7 @@ import pandas as pd
 from benchmarks import loops
 from benchmarks.loops import ROOT
 from benchmarks.smart import compared
-from whetstone import choices, records
+from whetstone import records
 from whetstone.evaluation.intervals import wilson
 from whetstone.evaluation.star import gap
 from whetstone.report.star import outcomes
@@ -48,9 +48,9 @@ class Run:
     def __init__(self, folder: Path):
         tables = {name: pd.read_parquet(folder / f"data/problems/{name}.parquet") for name in ("train", "test")}
         self.language = {
-            one: choices.language_of(source) or "all"
+            one: name or "all"
             for table in tables.values()
-            for one, source in zip(table["id"], table["source"], strict=True)
+            for one, name in zip(table["id"], table["language"], strict=True)
         }
         self.right = {
             (model, split): outcomes(

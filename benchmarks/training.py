@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from whetstone.problems.world.corpus import documents
-from whetstone.strategies import STRATEGIES
+from whetstone.prompts.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 STEPS, WARM, REPEATS = 24, 3, 3

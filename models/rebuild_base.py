@@ -44,13 +44,13 @@ class Strategies:
 
     def pools(self) -> dict[str, tuple[int, float]]:
         """Name to how often it is drawn, and how many documents it has beside the largest; the last stand alone."""
-        from whetstone.strategies import STRATEGIES
+        from whetstone.prompts.strategies import STRATEGIES
 
         return {**dict.fromkeys(STRATEGIES, (1, 1.0)), NAMED: (0, 1.0)}
 
     def documents(self, pool: str, count: int, seed: int) -> Iterator[str]:
         from whetstone.problems.world.corpus import documents
-        from whetstone.strategies import STRATEGIES
+        from whetstone.prompts.strategies import STRATEGIES
 
         if pool != NAMED:
             return documents(pool, count, seed)
@@ -60,7 +60,7 @@ class Strategies:
     def sample(self) -> Iterator[str]:
         """What the tokenizer is trained on."""
         from whetstone.problems.world.corpus import documents
-        from whetstone.strategies import STRATEGIES
+        from whetstone.prompts.strategies import STRATEGIES
 
         return (d for s in STRATEGIES for d in documents(s, 20_000, seed=-1, named=self.named))
 
@@ -84,8 +84,8 @@ class Choices:
         return {name: (pool.share, pool.documents) for name, pool in POOLS.items()}
 
     def documents(self, pool: str, count: int, seed: int) -> Iterator[str]:
-        from whetstone.choices import load_prompt
         from whetstone.problems.world.choices_corpus import documents
+        from whetstone.prompts.choices import load_prompt
 
         return documents(pool, count, seed, load_prompt(PROMPT))
 

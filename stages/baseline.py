@@ -12,7 +12,7 @@ from stages.infer import Infer, prompt_of
 from stages.run import journal
 from whetstone import records
 from whetstone.engines.base import Sampling
-from whetstone.strategies import STRATEGIES
+from whetstone.prompts.strategies import STRATEGIES
 
 
 @click.command(cls=common.Stage)
@@ -24,28 +24,26 @@ def main(dataset: str) -> None:
     problems = records.read(f"data/problems/{dataset}.parquet", records.PROBLEM)
     store = journal(f"baseline-{dataset}")
     with serving.open_engine("base") as engine:
-        from whetstone import rollouts
+        from whetstone import policy, rollouts
 
         few_shot = pd.concat(
             [
-                rollouts.few_shot(
+                rollouts.attempts(
                     engine,
-                    problems,
-                    prompt,
+                    policy.few_shot(problems, prompt, infer.shots, k=1),
                     Sampling(infer.max_tokens, stop=tuple(prompt.stop)),
-                    k=1,
-                    shots=infer.shots,
                     model="base",
                     seed=0,
                     store=store,
+                    label=f"base, {prompt.strategy}",
                 )
                 for prompt in prompts
             ],
             ignore_index=True,
         )
         greedy = Sampling(evaluate.max_tokens, stop=evaluate.stop)
-        untaught = rollouts.greedy_policy(engine, problems, greedy, model="base_zero_shot", store=store, attempts=1)
-        shares, _ = rollouts.choice_distribution(engine, list(problems["question"]))
+        untaught = policy.greedy(engine, problems, greedy, model="base_zero_shot", store=store, turns=1)
+        shares, _ = policy.choice_distribution(engine, list(problems["question"]))
     from whetstone.evaluation.smart import few_shot_metrics, untaught_metrics
 
     folder = Path("data/evaluation")

@@ -21,8 +21,8 @@ from rich.text import Text
 from stages import common, serving
 from stages.infer import Infer, prompt_of
 from stages.run import Command
-from whetstone import strategies
 from whetstone.engines.base import Engine, Request, Sampling
+from whetstone.prompts import strategies
 
 
 class Said(NamedTuple):
@@ -38,9 +38,10 @@ class Said(NamedTuple):
 def outcome(strategy: str | None, text: str) -> str:
     """The answer that a solution states, or what its program did in the sandbox."""
     if strategy == "pot":
+        from whetstone.grading.attempts import program_of
         from whetstone.grading.sandbox import run_programs
 
-        (ran,) = run_programs([strategies.program_of(text)])
+        (ran,) = run_programs([program_of(text)])
         printed = f"\nprinted: {ran.stdout.strip()}" if ran.stdout.strip() else ""
         if ran.error:
             return f"program ended with {ran.error}{f': {ran.detail}' if ran.detail else ''}{printed}"
@@ -68,10 +69,10 @@ def few_shot(engine: Engine, question: str, strategy: str) -> Said:
 
 def first_attempt(engine: Engine, question: str) -> Said:
     """A tuned model's greedy first attempt, and how sure it was of its strategy."""
-    from whetstone import rollouts
+    from whetstone import policy
 
     section = common.section("evaluate", common.Evaluate)
-    (shares,), (mass,) = rollouts.choice_distribution(engine, [question])
+    (shares,), (mass,) = policy.choice_distribution(engine, [question])
     written = complete(engine, strategies.trained_prompt(question), Sampling(section.max_tokens, stop=section.stop))
     strategy, text = strategies.split_completion(written)
     pi = ", ".join(f"{name} {share:.0%}" for name, share in zip(strategies.STRATEGIES, shares, strict=True))

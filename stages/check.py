@@ -6,9 +6,9 @@ import click
 
 from stages import common, infer, problems, sample, serving
 from stages.run import Command
-from whetstone import strategies
 from whetstone.curation.smart import Curation
 from whetstone.errors import UserError
+from whetstone.prompts import strategies
 from whetstone.training.config import DpoConfig, SftConfig
 
 SECTIONS = {

@@ -95,7 +95,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[st
 
 def firsts(attempts: pd.DataFrame) -> dict[str, pd.Series]:
     """Which problems the first attempts solve: of a model that chooses, or of each strategy where all were forced."""
-    first = attempts[(attempts["position"] == 1) & (attempts["sample"] == 0)]
+    first = attempts[(attempts["turn"] == 1) & (attempts["sample"] == 0)]
     right = (first["verdict"] == "correct").set_axis(first["problem_id"])
     if right.index.is_unique:
         return {"first attempt": right}

@@ -20,9 +20,9 @@ def main(checkpoint: str, dataset: str) -> None:
     section = common.section("evaluate", common.Evaluate)
     problems = records.read(f"data/problems/{dataset}.parquet", records.PROBLEM)
     with serving.open_engine(checkpoint) as engine:
-        from whetstone import rollouts
+        from whetstone import policy
 
-        attempts = rollouts.greedy_policy(
+        attempts = policy.greedy(
             engine,
             problems,
             Sampling(section.max_tokens, stop=section.stop),

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from stages import common, output, serving
 from stages.run import journal
-from whetstone import records, strategies
+from whetstone import records
 from whetstone.engines.base import Sampling
+from whetstone.prompts import strategies
 
 
 class Infer(common.Strict):
@@ -56,18 +57,16 @@ def main(strategy: str, part: int, show_prompt: int | None) -> None:
         return show(section, prompt, problems.head(show_prompt))
     sampling = Sampling(section.max_tokens, section.temperature, section.top_p, stop=tuple(prompt.stop))
     with serving.open_engine("base") as engine:
-        from whetstone import rollouts
+        from whetstone import policy, rollouts
 
-        attempts = rollouts.few_shot(
+        attempts = rollouts.attempts(
             engine,
-            problems,
-            prompt,
+            policy.few_shot(problems, prompt, section.shots, section.k),
             sampling,
-            k=section.k,
-            shots=section.shots,
             model="base",
             seed=section.seed,
             store=journal(f"infer-{name}-{part}"),
+            label=f"base, {name}",
         )
     out = Path("data/attempts/base") / f"{name}-{part}.parquet"
     rows = records.write(attempts, records.ATTEMPT, out)

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from stages import common, output
-from whetstone import records, strategies
+from whetstone import records
+from whetstone.prompts import strategies
 
 PROMPTS = 8
 

@@ -35,9 +35,9 @@ def main(model: str, part: int) -> None:
     section = common.section("sample", Sample)
     problems = records.read(f"data/problems/part-{part}.parquet", records.PROBLEM)
     with serving.open_engine(model) as engine:
-        from whetstone import rollouts
+        from whetstone import policy
 
-        attempts = rollouts.episodes(
+        attempts = policy.sampled(
             engine,
             problems,
             Sampling(section.max_tokens, section.temperature, section.top_p, stop=section.stop),
@@ -51,7 +51,7 @@ def main(model: str, part: int) -> None:
     out = Path("data/attempts") / model / f"part-{part}.parquet"
     rows = records.write(attempts, records.ATTEMPT, out)
     output.count_attempts(problems, attempts)
-    first = attempts[attempts["position"] == 1]
+    first = attempts[attempts["turn"] == 1]
     output.finish(
         f"sample {model} {part}",
         problems=len(problems),

@@ -21,8 +21,8 @@ from whetstone import records
 from whetstone.errors import UserError
 
 FACTS = (
-    *("strategy", "verdict", "answer", "rule", "error", "sample", "position", "probability", "seed", "engine"),
-    *("prompt_hash", "completion_tokens"),
+    *("strategy", "verdict", "answer", "gold", "options", "rule", "error", "sample", "turn", "parent", "variant"),
+    *("probability", "seed", "engine", "prompt_hash", "completion_tokens"),
 )
 
 

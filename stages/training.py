@@ -98,11 +98,11 @@ def dev_accuracy(dev: pd.DataFrame, evaluate: common.Evaluate) -> Callable[[Any,
     """Accuracy of a checkpoint's free greedy first attempt on the dev problems."""
 
     def measure(model: Any, tokenizer: Any, step: int) -> float:
-        from whetstone import rollouts
+        from whetstone import policy
         from whetstone.engines.transformers import TransformersEngine
 
         engine = TransformersEngine.from_model(model, tokenizer, fingerprint=f"checkpoint:{step}")
-        attempts = rollouts.first_attempts(engine, dev, Sampling(evaluate.max_tokens, stop=evaluate.stop))
+        attempts = policy.first_attempts(engine, dev, Sampling(evaluate.max_tokens, stop=evaluate.stop))
         return float((attempts["verdict"] == "correct").mean())
 
     return measure

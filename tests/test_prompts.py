@@ -12,7 +12,7 @@ import pytest
 from whetstone.grading import extract
 from whetstone.grading.attempts import grade_attempts
 from whetstone.problems.splits import words
-from whetstone.strategies import STRATEGIES, format_fault, load_prompt
+from whetstone.prompts.strategies import STRATEGIES, format_fault, load_prompt
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
 DATA = Path(os.environ.get("WHETSTONE_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))

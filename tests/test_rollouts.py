@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whetstone import records, rollouts
+from whetstone import policy, records, rollouts
 from whetstone.curation.smart import Curation, curate
 from whetstone.engines.base import Sampling
 from whetstone.engines.scripted import ScriptedEngine
-from whetstone.strategies import FewShotPrompt, WorkedExample
+from whetstone.prompts.asks import ask
+from whetstone.prompts.strategies import FewShotPrompt, WorkedExample
 
 GREEDY = Sampling(64, stop=("\n\n",))
 WARM = Sampling(64, temperature=0.7, stop=("\n\n",))
@@ -50,7 +51,7 @@ PI = {"steps": 0.6, "questions": 0.1, "program": 0.3}
 
 
 def sampled(right, count, k=1, explore="until_solved", choice=PI, max_attempts=3):
-    return rollouts.episodes(
+    return policy.sampled(
         engine(right, choice), problems(count), WARM, k=k, max_attempts=max_attempts, explore=explore,
         model="epoch1", seed=0, store=None,
     )  # fmt: skip
@@ -70,10 +71,10 @@ def test_first_strategies_follow_the_models_own_distribution():
 
 def test_after_a_failure_the_distribution_is_renormalised_over_untried_strategies():
     attempts = sampled(ALL | {"steps": False}, 200)
-    second = attempts[attempts["position"] == 2]
+    second = attempts[attempts["turn"] == 2]
     expected = {"l2m": pytest.approx(0.25), "pot": pytest.approx(0.75)}
     assert all(row.probability == expected[row.strategy] for row in second.itertuples())
-    assert not (attempts["position"] == 3).any()
+    assert not (attempts["turn"] == 3).any()
 
 
 def test_sampling_then_curating_gives_the_share_that_theory_predicts():
@@ -94,7 +95,7 @@ def test_an_episode_has_at_most_so_many_attempts(limit):
 
 def test_a_strategy_that_the_model_excludes_comes_last():
     attempts = sampled(dict.fromkeys(ALL, False), 20, choice={"steps": 1.0, "questions": 0.0, "program": 0.0})
-    assert set(attempts[attempts["position"] == 1]["strategy"]) == {"cot"}
+    assert set(attempts[attempts["turn"] == 1]["strategy"]) == {"cot"}
     assert set(attempts["strategy"]) == {"cot", "l2m", "pot"}
 
 
@@ -112,7 +113,9 @@ def test_few_shot_attempts_ask_with_worked_examples():
     asked = []
     solver = ScriptedEngine(lambda text: asked.append(text) or "\nanswer = 7")
     own = problems(2)
-    attempts = rollouts.few_shot(solver, own, prompt, WARM, k=2, shots=1, model="base", seed=0, store=None)
+    attempts = rollouts.attempts(
+        solver, policy.few_shot(own, prompt, shots=1, k=2), WARM, model="base", seed=0, store=None
+    )
     assert set(asked) == {
         f"Question: How many is one?\nAnswer:\nanswer = 1\n\nQuestion: {q}\nAnswer:" for q in own["question"]
     }
@@ -121,9 +124,9 @@ def test_few_shot_attempts_ask_with_worked_examples():
 
 
 def test_evaluation_needs_no_free_completion_where_a_tag_is_the_most_probable_token():
-    attempts = rollouts.greedy_policy(engine(ALL, PI), problems(2), GREEDY, model="epoch1", store=None)
+    attempts = policy.greedy(engine(ALL, PI), problems(2), GREEDY, model="epoch1", store=None)
     assert len(attempts) == 6 and attempts["probability"].notna().all()
-    one = attempts[attempts["problem_id"] == "p0000"].sort_values("position")
+    one = attempts[attempts["problem_id"] == "p0000"].sort_values("turn")
     assert list(one["strategy"]) == ["cot", "pot", "l2m"]
     assert list(one["probability"]) == pytest.approx([0.6, 0.75, 1.0])
 
@@ -131,24 +134,63 @@ def test_evaluation_needs_no_free_completion_where_a_tag_is_the_most_probable_to
 @pytest.mark.parametrize(("free", "named", "verdict"), [("program", "pot", "correct"), (None, None, "unparsed")])
 def test_where_it_may_not_be_the_free_completion_is_the_first_attempt(free, named, verdict):
     improbable = {"steps": 0.2, "questions": 0.1, "program": 0.1}
-    attempts = rollouts.greedy_policy(engine(ALL, improbable, free), problems(1), GREEDY, model="epoch1", store=None)
-    first = attempts.sort_values("position").iloc[0]
+    attempts = policy.greedy(engine(ALL, improbable, free), problems(1), GREEDY, model="epoch1", store=None)
+    first = attempts.sort_values("turn").iloc[0]
     assert (None if pd.isna(first["strategy"]) else first["strategy"]) == named
     assert pd.isna(first["probability"]) and first["verdict"] == verdict
-    assert list(attempts.sort_values("position")["position"]) == [1, 2, 3, 4]
+    assert list(attempts.sort_values("turn")["turn"]) == [1, 2, 3, 4]
 
 
 def test_the_choice_is_normalised_and_its_mass_kept():
-    shares, mass = rollouts.choice_distribution(
+    shares, mass = policy.choice_distribution(
         engine(ALL, {"steps": 0.2, "questions": 0.1, "program": 0.1}), ["How many?"]
     )
     assert shares[0] == pytest.approx([0.5, 0.25, 0.25]) and mass == pytest.approx([0.4])
-    assert np.isfinite(rollouts.choice_distribution(engine(ALL, {"steps": 1e-30}), ["How many?"])[0]).all()
+    assert np.isfinite(policy.choice_distribution(engine(ALL, {"steps": 1e-30}), ["How many?"])[0]).all()
 
 
 def test_options_of_a_choice_problem_reach_the_grader():
     own = problems(1, answer="B").assign(task="choice", options=[["red", "blue"]])
     solver = ScriptedEngine(lambda _: " The answer is blue.")
     prompt = FewShotPrompt(strategy="cot", examples=[WorkedExample(question="?", solution="The answer is A.")])
-    attempts = rollouts.few_shot(solver, own, prompt, GREEDY, k=1, shots=1, model="base", seed=0, store=None)
+    attempts = rollouts.attempts(
+        solver, policy.few_shot(own, prompt, shots=1, k=1), GREEDY, model="base", seed=0, store=None
+    )
     assert list(attempts["answer"]) == ["B"] and list(attempts["verdict"]) == ["correct"]
+
+
+def test_an_episode_goes_on_from_its_own_attempts_turn_by_turn_in_one_batch_each():
+    """A retry quotes the attempt before it, as recipes of several turns do."""
+    batches = []
+
+    class Batched(ScriptedEngine):
+        def generate(self, requests):
+            batches.append(len(requests))
+            return super().generate(requests)
+
+    solver = Batched(lambda prompt: f" The answer is {'7' if prompt.count('Wrong') == 2 else '8'}.")
+    own = problems(4)
+    own.loc[0, "answer"] = "8"
+
+    def again(asked, attempt):
+        if attempt["verdict"] == "correct" or asked.turn == 5:
+            return None
+        prompt = f"{asked.prompt}{attempt['text']} Wrong.\nQ:"
+        return asked._replace(prompt=prompt, key=f"turn{asked.turn + 1}", turn=asked.turn + 1, parent=attempt["id"])
+
+    first = [ask(problem, "Q:", "turn1", "cot") for problem in own.itertuples()]
+    attempts = rollouts.episodes(solver, first, again, WARM, model="base", seed=0, store=None)
+    assert batches == [4, 3, 3]
+    one = attempts[attempts["problem_id"] == "p0001"].set_index("turn")
+    assert one.loc[2, "parent"] == one.loc[1, "id"] and one.loc[1, "parent"] is None
+    assert list(attempts[attempts["problem_id"] == "p0000"]["verdict"]) == ["correct"]
+    assert attempts["id"].is_unique and attempts["seed"].nunique() == len(attempts)
+    assert records.table(attempts, records.ATTEMPT).num_rows == len(attempts)
+
+
+def test_attempts_say_what_they_were_graded_against():
+    own = problems(1, answer="B").assign(task="choice", options=[["red", "blue"]])
+    (asked,) = [ask(problem, "?", "direct", "cot")._replace(variant="0") for problem in own.itertuples()]
+    solver = ScriptedEngine(lambda _: " The answer is blue.")
+    attempt = rollouts.attempts(solver, [asked], GREEDY, model="base", seed=0, store=None).iloc[0]
+    assert (attempt["gold"], list(attempt["options"]), attempt["variant"]) == ("B", ["red", "blue"], "0")

@@ -38,6 +38,7 @@ PROBLEM = _schema(
     part=(_INT, False),  # 1..5 in train, 0 elsewhere
     family=(_TEXT, True),
     level=(_INT, True),
+    language=(_TEXT, True),  # of the question, where a data set has several: en, sw ...
     options=(pa.list_(_TEXT), True),  # of a multiple-choice problem, A first
 )
 ATTEMPT = _schema(
@@ -46,7 +47,12 @@ ATTEMPT = _schema(
     model=(_TEXT, False),  # label of the checkpoint that wrote it: base, epoch1 ...
     strategy=(_TEXT, True),  # cot | l2m | pot; None where the model named none
     sample=(_INT, False),  # which of the k episodes of this problem, from 0
-    position=(_INT, False),  # 1 = first attempt of the episode, 2 = after one failure ...
+    turn=(_INT, False),  # 1 = first attempt of the episode, 2 = after one failure ...
+    parent=(_TEXT, True),  # id of the attempt before it in the episode
+    step=(_INT, True),  # after which step of the parent it goes on, where it begins with a part of it
+    variant=(_TEXT, True),  # how the problem was put: the number of the options' order, hinted, the kind of feedback
+    gold=(_TEXT, True),  # the right answer as the prompt showed it; None for completions made elsewhere
+    options=(pa.list_(_TEXT), True),  # as the prompt showed them, A first
     probability=(_FLOAT, True),  # of this strategy among those still allowed, where the model chose
     text=(_TEXT, False),  # the completion, as sampled
     answer=(_TEXT, True),  # extracted, canonical; None when unparsed
@@ -65,6 +71,7 @@ ATTEMPT = _schema(
 EXAMPLE = _schema(
     id=(_TEXT, False),
     problem_id=(_TEXT, False),
+    kind=(_TEXT, True),  # how it was found, where a recipe has several ways: rationalized ...
     strategy=(_TEXT, True),
     prompt=(_TEXT, False),
     completion=(_TEXT, False),
@@ -74,6 +81,7 @@ EXAMPLE = _schema(
 PAIR = _schema(
     id=(_TEXT, False),
     problem_id=(_TEXT, False),
+    kind=(_TEXT, True),  # what it teaches, where a recipe has several kinds: between or within strategies ...
     prompt=(_TEXT, False),
     chosen=(_TEXT, False),
     rejected=(_TEXT, False),
@@ -107,7 +115,7 @@ def table(rows: Iterable[Mapping[str, object]] | pd.DataFrame, schema: pa.Schema
     unknown = [name for name in frame.columns if name not in schema.names]
     if missing or unknown:
         raise UserError(f"{where}: missing columns {missing}, unknown columns {unknown}; expected {schema.names}")
-    frame = frame.reindex(columns=schema.names)
+    frame = frame.assign(**{name: None for name in schema.names if name not in frame.columns})[schema.names]
     for field in schema:
         absent = frame[field.name].isna()
         if not field.nullable and absent.any():

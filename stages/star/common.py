@@ -13,8 +13,9 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from stages import common
-from whetstone import choices, records
+from whetstone import records
 from whetstone.errors import UserError
+from whetstone.prompts import choices
 
 HINTED = "-hinted"
 PROBLEMS = Path("data/problems")

@@ -8,24 +8,23 @@ import click
 
 from stages import common, output
 from stages.star import common as star
-from whetstone import choices, records
+from whetstone import records
 from whetstone.curation.degenerate import Gates
 from whetstone.curation.star import Asked, Curation, curate
 from whetstone.errors import UserError
+from whetstone.prompts import choices
 
 
 def asked(problem: object, prompt: choices.ChoicePrompt, section: star.Prompt) -> Asked:
     """How a problem is put to a tuned model, under an order of its options; never with a hint."""
-    language = choices.language_of(problem.source)
 
     def text(number: int) -> str:
-        order = choices.order_of(problem.id, number, len(problem.options))
-        options, _ = choices.shown(problem.options, problem.answer, order)
+        options = choices.in_order(problem, number).options
         return prompt.render(
-            problem.question, options, think=section.think, language=language, shots=section.trained_shots
+            problem.question, options, think=section.think, language=problem.language, shots=section.trained_shots
         )
 
-    return Asked(choices.rationale_language(language, section.think), text)
+    return Asked(choices.rationale_language(problem.language, section.think), text)
 
 
 @click.command(cls=common.Stage)
@@ -47,7 +46,7 @@ def main(iteration: str) -> None:
     attempts, problems, prompt = records.read(table, records.ATTEMPT), star.problems("train"), star.prompt(prompting)
     ways = {problem.id: asked(problem, prompt, prompting) for problem in problems.itertuples()}
     try:
-        curated = curate(attempts, problems, ways, sample.orders, spec.how, options, gates)
+        curated = curate(attempts, problems, ways, spec.how, options, gates)
     except UserError as error:
         raise UserError(f"{table}: {error}") from error
     rows = records.write(curated.pairs or curated.examples, schema, out)

@@ -9,10 +9,12 @@ import pandas as pd
 from pydantic import Field
 
 from stages import common, output, serving
+from stages.run import journal
 from stages.star import common as star
 from whetstone import records
 from whetstone.curation.degenerate import Gates
 from whetstone.engines.base import Sampling
+from whetstone.prompts import choices
 
 
 class Evaluate(common.Strict):
@@ -45,24 +47,23 @@ def main(model: str) -> None:
     prompt = star.prompt(prompting)
     tables = {"dev": star.problems("dev"), "test": star.problems("test")}
     tables["train"] = probe(star.problems("train"), section.train)
-    made = {}
+    made, store = {}, journal(f"star-evaluate-{model}")
     with serving.open_engine(model) as engine:
-        from whetstone import choice_rollouts
+        from whetstone import rollouts
         from whetstone.evaluation import star as measures
 
         shots = prompting.shots if model == "base" else prompting.trained_shots
         for name, problems in tables.items():
             orders = section.orders if name == "test" else 1
-            made[name] = choice_rollouts.attempts(
+            asks = choices.asks(problems, prompt, think=prompting.think, shots=shots, k=orders, orders=orders)
+            made[name] = rollouts.attempts(
                 engine,
-                problems,
-                choice_rollouts.Asking(prompt, prompting.think, shots),
+                asks,
                 Sampling(section.max_tokens, stop=prompt.stop),
-                k=orders,
-                orders=orders,
                 model=model,
                 seed=0,
-                store=common.scratch("journal") / f"star-evaluate-{model}.sqlite",
+                store=store,
+                label=f"{model}, {name}",
             )
     found = {name: measures.metrics(made[name], tables[name], prompting.think, gates) for name in tables}
     for name, attempts in made.items():

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from stages import common, output
 from stages.star.common import BANNER, PROBLEMS
-from whetstone import choices, records
+from whetstone import records
 from whetstone.errors import UserError
 from whetstone.problems import splits
 from whetstone.problems.multiple_choice import ChoiceSource
@@ -66,7 +66,7 @@ def main() -> None:
     if torn := splits.straddling(frame):
         raise UserError(f"{len(torn)} groups of problems are in two splits, such as that of {torn[0]!r}")
     sizes: dict[str, dict] = {}
-    language = frame["source"].map(lambda source: choices.language_of(source) or "all")
+    language = frame["language"].map(lambda name: name or "all")
     for name in SPLITS:
         own = frame["split"] == name
         if not own.any():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from stages import common, output
 from stages.star import common as star
-from whetstone import choices, records
+from whetstone import records
 from whetstone.errors import UserError
 
 OUT = Path("report")
@@ -29,10 +29,7 @@ def main() -> None:
     found = {name: one for name, one in found.items() if name not in stopped}
     best = {end: star.evaluation(end)["best"] for end in chains}
     problems = star.problems("test")
-    language = {
-        one: choices.language_of(source) or "all"
-        for one, source in zip(problems["id"], problems["source"], strict=True)
-    }
+    language = {one: name or "all" for one, name in zip(problems["id"], problems["language"], strict=True)}
     tests = {name: records.read(f"data/evaluation/{name}/test.parquet", records.ATTEMPT) for name in found}
     pairs = [(name, "base") for name in found if name != "base"]
     pairs += [(a, b) for i, a in enumerate(best.values()) for b in list(best.values())[:i] if a != b]

@@ -9,9 +9,11 @@ import pandas as pd
 from pydantic import Field
 
 from stages import common, output, serving
+from stages.run import journal
 from stages.star import common as star
 from whetstone import records
 from whetstone.engines.base import Sampling
+from whetstone.prompts import choices
 from whetstone.records import seed_of
 
 
@@ -23,6 +25,12 @@ class Rationalize(common.Strict):
 
 def chosen(problem_id: str, share: float, seed: int) -> bool:
     return seed_of(seed, "rationalize", problem_id) / 2**31 < share
+
+
+def unsolved(attempts: pd.DataFrame) -> list[str]:
+    """Ids of the problems that no attempt got right, sorted."""
+    right = set(attempts.loc[attempts["verdict"] == "correct", "problem_id"])
+    return sorted(set(attempts["problem_id"]) - right)
 
 
 @click.command(cls=common.Stage)
@@ -41,25 +49,29 @@ def main(model: str, hinted: bool) -> None:
     problems, shots = star.problems("train"), prompting.shots if model == "base" else prompting.trained_shots
     earlier = pd.DataFrame()
     if hinted:
-        from whetstone.choice_rollouts import failed
-
         earlier = records.read(Path("data/attempts") / f"{model}.parquet", records.ATTEMPT)
-        again = {one for one in failed(earlier) if chosen(one, share, section.seed)}
+        again = {one for one in unsolved(earlier) if chosen(one, share, section.seed)}
         problems = problems[problems["id"].isin(again)]
     with serving.open_engine(model) as engine:
-        from whetstone import choice_rollouts
+        from whetstone import rollouts
 
-        attempts = choice_rollouts.attempts(
-            engine,
+        asks = choices.asks(
             problems,
-            choice_rollouts.Asking(prompt, prompting.think, shots),
-            Sampling(section.max_tokens, section.temperature, section.top_p, stop=prompt.stop),
+            prompt,
+            think=prompting.think,
+            shots=shots,
             k=1 if hinted else section.k,
-            orders=1 if hinted else section.orders,
+            orders=section.orders,
+            hinted=hinted,
+        )
+        attempts = rollouts.attempts(
+            engine,
+            asks,
+            Sampling(section.max_tokens, section.temperature, section.top_p, stop=prompt.stop),
             model=model,
             seed=section.seed,
-            store=common.scratch("journal") / f"star-{out.stem}.sqlite",
-            hinted=hinted,
+            store=journal(f"star-{out.stem}"),
+            label=f"{model}, {'hinted' if hinted else 'direct'}",
         )
     rows = records.write(pd.concat([earlier, attempts], ignore_index=True), records.ATTEMPT, out)
     output.count_attempts(problems, attempts, rows)

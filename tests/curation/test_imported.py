@@ -62,7 +62,7 @@ def test_completions_are_matched_graded_and_numbered(tmp_path):
         ["p1", "cot", 1, None, "unparsed", "truncated"],
     ]
     assert attempts["id"][4] == "other:p1:pot:2"
-    assert set(attempts["position"]) == {1}
+    assert set(attempts["turn"]) == {1}
     assert set(attempts["seed"]) == {None}
     assert attempts["completion_tokens"][5] == 9
     assert attempts.attrs["counts"] == {"read": 5, "unmatched": 0, "kept": 7}

@@ -31,7 +31,7 @@ def attempt(problem: str, strategy: str | None, verdict: str = "correct", sample
         "model": "base",
         "strategy": strategy,
         "sample": sample,
-        "position": 1,
+        "turn": 1,
         "probability": None,
         "text": text,
         "answer": "5",
@@ -126,10 +126,10 @@ def test_attempts_of_an_unknown_problem_are_an_error():
 def test_sampled_episodes_are_taken_as_they_are():
     attempts = pd.DataFrame(
         [
-            attempt("p", "pot", "wrong", position=1, probability=0.7),
-            attempt("p", "cot", "correct", position=2, probability=0.9),
-            attempt("p", "l2m", "correct", position=3, probability=1.0),  # explored after the success
-            attempt("p", "l2m", "correct", sample=1, position=1, probability=0.1),
+            attempt("p", "pot", "wrong", turn=1, probability=0.7),
+            attempt("p", "cot", "correct", turn=2, probability=0.9),
+            attempt("p", "l2m", "correct", turn=3, probability=1.0),  # explored after the success
+            attempt("p", "l2m", "correct", sample=1, turn=1, probability=0.1),
         ]
     )
     result = curated(attempts)

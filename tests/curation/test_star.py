@@ -19,32 +19,34 @@ LOOP = "so " * 200
 TEXTS = {"+": " It is {n} and {n}. The answer is B.", "-": " It is {n} or {n}. The answer is C."}
 
 
-def attempt(problem: str, sample: int, mark: str, text: str | None = None, hinted: bool = False) -> dict:
+def attempt(
+    problem: str, sample: int, mark: str, text: str | None = None, hinted: bool = False, orders: int = 2
+) -> dict:
     """+ right, - wrong, o a loop that was cut off, ~ right in another language"""
     texts = TEXTS | {"o": LOOP, "~": " Das ist die Zahl, die wir hier suchen. Die Antwort ist B."}
     return {
         "id": f"base:{problem}:{'hinted' if hinted else 'direct'}:{sample}",
         "problem_id": problem,
         "sample": sample,
-        "position": HINTED if hinted else 1,
+        "variant": HINTED if hinted else str(sample % orders),
         "text": texts[mark].format(n=sample) if text is None else text,
         "verdict": {"+": "correct", "~": "correct", "-": "wrong", "o": "unparsed"}[mark],
         "finish_reason": "length" if mark == "o" else "stop",
     }
 
 
-def attempts(hinted: dict[str, str] | None = None, **marks: str) -> pd.DataFrame:
-    rows = [attempt(p, i, mark) for p, some in marks.items() for i, mark in enumerate(some)]
+def attempts(hinted: dict[str, str] | None = None, orders: int = 2, **marks: str) -> pd.DataFrame:
+    rows = [attempt(p, i, mark, orders=orders) for p, some in marks.items() for i, mark in enumerate(some)]
     rows += [attempt(p, 0, mark, hinted=True) for p, mark in (hinted or {}).items()]
     return pd.DataFrame(rows)
 
 
-def run(table: pd.DataFrame, how: str = "sft", orders: int = 2, **options):
+def run(table: pd.DataFrame, how: str = "sft", **options):
     names = sorted(set(table["problem_id"]))
-    problems = pd.DataFrame({"id": names, "source": ["world:en"] * len(names)})
+    problems = pd.DataFrame({"id": names, "language": ["en"] * len(names)})
     asked = {name: Asked("en", lambda number, name=name: f"Q {name} order {number}\nA:") for name in names}
     asked["other"] = Asked("de", str)
-    return curate(table, problems, asked, orders, how, Curation(**options), GATES)
+    return curate(table, problems, asked, how, Curation(**options), GATES)
 
 
 def test_right_rationales_become_examples_of_the_prompt_that_they_were_sampled_with():
@@ -130,29 +132,29 @@ def test_pairs_share_their_prompt_and_so_the_order_of_their_options():
 
 @pytest.mark.parametrize(("marks", "limit", "pairs"), [("+++++-----", 2, 2), ("+++++-----", 9, 5), ("++++", 2, 0)])
 def test_pairs_of_a_question_are_bounded_and_no_attempt_is_in_two(marks, limit, pairs):
-    table = pd.concat([attempts(p=marks), attempts(q="++--")])
-    found = [p for p in run(table, "dpo", orders=1, pairs_per_problem=limit).pairs if p["problem_id"] == "p"]
+    table = attempts(p=marks, q="++--", orders=1)
+    found = [p for p in run(table, "dpo", pairs_per_problem=limit).pairs if p["problem_id"] == "p"]
     ids = [one for pair in found for one in pair["attempt_ids"]]
     assert len(found) == pairs and len(set(ids)) == len(ids)
 
 
 def test_pairs_are_matched_in_length():
     rows = [
-        attempt("p", 0, "+", " one two three four. The answer is B."),
-        attempt("p", 1, "+", " six words. The answer is B."),
-        attempt("p", 2, "-", " a b c d. The answer is C."),
-        attempt("p", 3, "-", " ".join(a + b for a in "abcdefgh" for b in "ijklmnop") + " The answer is C."),
+        attempt("p", 0, "+", " one two three four. The answer is B.", orders=1),
+        attempt("p", 1, "+", " six words. The answer is B.", orders=1),
+        attempt("p", 2, "-", " a b c d. The answer is C.", orders=1),
+        attempt("p", 3, "-", " ".join(a + b for a in "abcdefgh" for b in "ijklmnop") + " The answer is C.", orders=1),
     ]
-    found = run(pd.DataFrame(rows), "dpo", orders=1, pairs_per_problem=4, length_ratio=1.5)
+    found = run(pd.DataFrame(rows), "dpo", pairs_per_problem=4, length_ratio=1.5)
     assert [p["attempt_ids"] for p in found.pairs] == [["base:p:direct:0", "base:p:direct:2"]]
     assert found.statistics["all"]["pairs_without_match"] == 1
 
 
 def test_loops_are_cut_and_one_a_question_is_enough():
-    found = run(attempts(p="++++oooo"), "dpo", orders=1, pairs_per_problem=4, loop_words=10)
+    found = run(attempts(p="++++oooo", orders=1), "dpo", pairs_per_problem=4, loop_words=10)
     assert len(found.pairs) == 1
     assert found.pairs[0]["rejected"].split() == ["so"] * 10 and found.pairs[0]["rejected_strategy"] == "degenerate"
-    none = run(attempts(p="++oo", q="++--"), "dpo", orders=1, loops_per_problem=0)
+    none = run(attempts(p="++oo", q="++--", orders=1), "dpo", loops_per_problem=0)
     assert {p["problem_id"] for p in none.pairs} == {"q"}
 
 
@@ -166,7 +168,7 @@ def test_nothing_to_train_on_is_an_error_with_its_numbers():
 def test_an_attempt_at_an_unknown_problem_is_an_error():
     table = attempts(p="++")
     with pytest.raises(UserError, match="1 problems of the attempts aren't among the problems, such as 'p'"):
-        curate(table, pd.DataFrame({"id": [], "source": []}), {}, 1, "sft", Curation(), GATES)
+        curate(table, pd.DataFrame({"id": [], "language": []}), {}, "sft", Curation(), GATES)
 
 
 def test_every_row_is_counted():

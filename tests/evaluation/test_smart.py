@@ -24,16 +24,16 @@ def policy(**problems: str) -> pd.DataFrame:
     `cot+free` is a free completion, which has none."""
     rows = []
     for problem, episode in problems.items():
-        for position, word in enumerate(episode.split(), 1):
+        for turn, word in enumerate(episode.split(), 1):
             strategy, mark, probability = word[:3], word[3], word[4:]
             rows.append(
                 {
                     "problem_id": problem,
                     "strategy": None if strategy == "non" else strategy,
-                    "position": position,
+                    "turn": turn,
                     "probability": None if probability == "free" else float(probability),
                     "verdict": VERDICTS[mark],
-                    "completion_tokens": 10 * position,
+                    "completion_tokens": 10 * turn,
                 }
             )
     return pd.DataFrame(rows)
@@ -109,7 +109,7 @@ def test_entropy_is_in_nats():
 
 
 def test_few_shot_attempts_have_no_choice():
-    attempts = FOUR.assign(probability=None, position=1)
+    attempts = FOUR.assign(probability=None, turn=1)
     found = few_shot_metrics(attempts)
     assert set(found) == {"problems", "best_single", "forced", "oracle", "tokens"}
     assert found["forced"]["pot"]["accuracy"] == 0.5 and found["problems"] == 4

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from whetstone import choices
 from whetstone.curation.degenerate import Gates
 from whetstone.errors import UserError
 from whetstone.evaluation import star
 from whetstone.evaluation.intervals import wilson
+from whetstone.prompts import choices
 
 OPTIONS = ["10", "20", "30", "40"]
 
 
 def problem(number: int, language: str = "en", answer: str = "A", family: str | None = "shop") -> dict:
-    return {"id": f"p{number:03d}-{language}", "source": f"world:{language}", "options": OPTIONS, "answer": answer,
+    return {"id": f"p{number:03d}-{language}", "language": language, "options": OPTIONS, "answer": answer,
             "family": family}  # fmt: skip
 
 
@@ -23,8 +23,8 @@ def attempt(of: dict, letter: str | None, sample: int = 0, text: str = "The answ
     order = choices.order_of(of["id"], sample, 4)
     _, gold = choices.shown(of["options"], of["answer"], order)
     verdict = "unparsed" if letter is None else "correct" if letter == gold else "wrong"
-    return {"problem_id": of["id"], "sample": sample, "answer": letter, "verdict": verdict, "text": text,
-            "finish_reason": "stop", "completion_tokens": 10, "position": 1, **more}  # fmt: skip
+    return {"problem_id": of["id"], "sample": sample, "answer": letter, "gold": gold, "verdict": verdict, "text": text,
+            "finish_reason": "stop", "completion_tokens": 10, "variant": str(sample), **more}  # fmt: skip
 
 
 def measured(problems: list[dict], attempts: list[dict]) -> dict:
@@ -52,7 +52,7 @@ def test_chance_is_that_of_the_problems_options():
 
 def test_languages_and_families_are_told_apart():
     problems = [problem(i, language, family="shop" if i < 2 else None) for language in ("en", "sw") for i in range(4)]
-    found = measured(problems, [attempt(p, "A" if p["source"].endswith("en") else "C") for p in problems])
+    found = measured(problems, [attempt(p, "A" if p["language"] == "en" else "C") for p in problems])
     assert list(found) == ["all", "en", "sw"]
     assert [found[name]["accuracy"]["accuracy"] for name in found] == [0.5, 1.0, 0.0]
     assert found["en"]["by_family"] == {"shop": wilson(2, 2)}

@@ -20,7 +20,7 @@ from whetstone.problems.world import language as words
 from whetstone.problems.world.corpus import SEPARATOR, documents
 from whetstone.problems.world.families import FAMILIES
 from whetstone.problems.world.sketch import Step, compute, habitual, nested, number, reference, values
-from whetstone.strategies import STRATEGIES, format_fault, split_completion
+from whetstone.prompts.strategies import STRATEGIES, format_fault, split_completion
 
 _NAMES = {person.name for person in words.people(Random(0), len(words._HE) + len(words._SHE))}
 _NOUNS = {*words.THINGS, *words.GOODS, *words.PLACES, *words.JOBS, *words.EVENTS}

@@ -10,7 +10,6 @@ from random import Random
 import pytest
 
 from whetstone import records
-from whetstone.choices import load_prompt
 from whetstone.errors import UserError
 from whetstone.grading import extract
 from whetstone.problems.splits import straddling
@@ -19,6 +18,7 @@ from whetstone.problems.world.choices import LEVELS, WORLD, generate, mistakes, 
 from whetstone.problems.world.choices_corpus import POOLS, documents
 from whetstone.problems.world.multilingual import FAMILIES, LANGUAGES, cast, conclusion, question, rationale
 from whetstone.problems.world.sketch import number
+from whetstone.prompts.choices import load_prompt
 
 PROMPT = "recipes/star/prompts/world.yaml"
 ROWS = [row for split in ("train", "dev", "test") for row in generate(split, 60)]

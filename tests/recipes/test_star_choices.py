@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whetstone import choices
 from whetstone.errors import UserError
+from whetstone.prompts import choices
 
 RECIPE = Path(__file__).parents[2] / "recipes/star"
 META = {"target": "Think.", "english": "Think in English.", "translate": "Translate, then think."}
@@ -113,6 +113,5 @@ def test_letters_map_back_to_the_option_that_they_meant(number, values, answer):
 
 
 def test_languages():
-    assert [choices.language_of(s) for s in ("world:sw", "mmlu:yo", "gsm8k")] == ["sw", "yo", None]
     assert choices.rationale_language("sw", "target") == "sw"
     assert choices.rationale_language("sw", "translate") == choices.rationale_language("sw", "english") == "en"

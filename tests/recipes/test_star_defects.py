@@ -20,12 +20,12 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from whetstone import choices, records
-from whetstone.choice_rollouts import Asking, attempts
+from whetstone import records, rollouts
 from whetstone.curation.star import Asked, Curation, curate
 from whetstone.engines.base import Sampling
 from whetstone.errors import UserError
 from whetstone.problems.world.choices import generate
+from whetstone.prompts import choices
 from whetstone.training.config import DpoConfig, SftConfig
 
 ROOT = Path(__file__).parents[2]
@@ -48,19 +48,19 @@ def engine():
 @pytest.fixture(scope="module")
 def sampled(engine):
     sampling = Sampling(96, 0.8, stop=PROMPT.stop)
-    return attempts(
-        engine, PROBLEMS, Asking(PROMPT), sampling, k=4, orders=2, model="base", seed=0, store=None
-    )  # fmt: skip
+    asks = choices.asks(PROBLEMS, PROMPT, think="target", shots=0, k=4, orders=2)
+    return rollouts.attempts(engine, asks, sampling, model="base", seed=0, store=None)
 
 
 def curated(sampled, how: str):
-    asking = Asking(PROMPT)
-    asked = {
-        p.id: Asked(choices.language_of(p.source), lambda n, p=p: asking.text(p, n)[0]) for p in PROBLEMS.itertuples()
-    }
+    def prompt(problem, number: int) -> str:
+        options = choices.in_order(problem, number).options
+        return PROMPT.render(problem.question, options, language=problem.language)
+
+    asked = {p.id: Asked(p.language, lambda n, p=p: prompt(p, n)) for p in PROBLEMS.itertuples()}
     from whetstone.curation.degenerate import Gates
 
-    return curate(sampled, PROBLEMS, asked, 2, how, Curation(min_right=1), Gates())
+    return curate(sampled, PROBLEMS, asked, how, Curation(min_right=1), Gates())
 
 
 @pytest.fixture(scope="module")

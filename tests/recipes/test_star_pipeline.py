@@ -94,7 +94,7 @@ def test_any_example_can_be_traced_to_a_sampled_text(recipe):
     for row in pd.read_parquet(recipe.folder / "data/training/sft1.parquet").itertuples():
         one = attempts.loc[row.attempt_ids[0]]
         assert (row.completion, one["verdict"]) == (one["text"].rstrip(), "correct")
-        assert (row.strategy == "hinted") == (one["position"] == 2)
+        assert (row.strategy == "hinted") == (one["variant"] == "hinted")
 
 
 def test_a_second_run_does_nothing(recipe):

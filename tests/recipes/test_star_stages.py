@@ -9,10 +9,11 @@ import pytest
 from stages.star import common as star_common
 from stages.star.evaluate import probe
 from stages.star.train import Schedule, scheduled
-from whetstone import choice_rollouts, choices, records
+from whetstone import records, rollouts
 from whetstone.engines.base import Sampling
 from whetstone.engines.scripted import ScriptedEngine
 from whetstone.errors import UserError
+from whetstone.prompts import choices
 from whetstone.training.config import SftConfig
 
 
@@ -35,14 +36,16 @@ def test_problems_are_the_same_in_three_languages(star):
 def test_samples_see_the_options_in_several_orders_and_are_graded_by_each(star):
     baseline(star)
     attempts = star.read("data/attempts/base.parquet")
-    assert len(attempts) == 60 * 4 and set(attempts["position"]) == {1}
+    assert len(attempts) == 60 * 4 and set(attempts["variant"]) == {"0", "1"}
     problems = star.read("data/problems/train.parquet", records.PROBLEM).set_index("id")
     one = attempts[attempts["problem_id"] == problems.index[1]].sort_values("sample")
     assert one["prompt_hash"].tolist()[0] == one["prompt_hash"].tolist()[2] != one["prompt_hash"].tolist()[1]
     for row in attempts.itertuples():
         problem = problems.loc[row.problem_id]
-        order = choices.order_of(row.problem_id, row.sample % 2, 4)
-        _, gold = choices.shown(problem["options"], problem["answer"], order)
+        assert row.variant == str(row.sample % 2)
+        order = choices.order_of(row.problem_id, int(row.variant), 4)
+        options, gold = choices.shown(problem["options"], problem["answer"], order)
+        assert (list(row.options), row.gold) == (options, gold)
         assert (row.answer == gold) == (row.verdict == "correct")
     assert attempts["seed"].nunique() > 200
 
@@ -53,11 +56,10 @@ def test_tokens_that_only_a_server_knows_are_unknown(star):
             return []
 
     problems = star.read("data/problems/dev.parquet", records.PROBLEM)
-    asking = choice_rollouts.Asking(choices.load_prompt(star.folder / "prompts/world.yaml"))
+    prompt = choices.load_prompt(star.folder / "prompts/world.yaml")
     engine = Served(lambda prompt: "So the answer is A.")
-    found = choice_rollouts.attempts(
-        engine, problems, asking, Sampling(9), k=1, orders=1, model="base", seed=0, store=None
-    )
+    asks = choices.asks(problems, prompt, think="target", shots=0, k=1, orders=1)
+    found = rollouts.attempts(engine, asks, Sampling(9), model="base", seed=0, store=None)
     assert found["prompt_tokens"].isna().all() and found["completion_tokens"].gt(0).all()
 
 
@@ -67,7 +69,7 @@ def test_hinted_tries_are_second_tries_at_what_failed(star):
     star.requests.clear()
     star.run("sample", "--model", "base", "--hinted")
     table = star.read("data/attempts/base-hinted.parquet")
-    hinted = table[table["position"] == 2]
+    hinted = table[table["variant"] == "hinted"]
     failed = {row for row in table["problem_id"] if int(row.split("-")[2]) % 2 == 0}
     assert set(hinted["problem_id"]) == failed and len(hinted) == 30 and (hinted["verdict"] == "correct").all()
     assert len(table) == 60 * 4 + 30
@@ -80,7 +82,7 @@ def test_a_share_of_what_failed_is_tried_again(star):
     star.params["rationalize"]["share"] = 0.5
     star.save()
     star.run("sample", "--model", "base", "--hinted")
-    hinted = star.read("data/attempts/base-hinted.parquet").query("position == 2")
+    hinted = star.read("data/attempts/base-hinted.parquet").query("variant == 'hinted'")
     assert 15 < len(hinted) < 45
 
 

@@ -31,7 +31,7 @@ def problem(split: str, number: int) -> dict:
 
 
 def attempt(
-    problem: dict, model: str, strategy: str, position: int, probability: float | None, sample: int = 0
+    problem: dict, model: str, strategy: str, turn: int, probability: float | None, sample: int = 0
 ) -> dict:
     """Each problem has one strategy that fails and two that work, but each seventh has none."""
     number = int(problem["answer"]) - 1
@@ -49,7 +49,7 @@ def attempt(
         "model": model,
         "strategy": strategy,
         "sample": sample,
-        "position": position,
+        "turn": turn,
         "probability": probability,
         "text": text,
         "answer": answer,

@@ -146,7 +146,7 @@ def test_a_cell_of_the_heat_map_opens_its_attempts(tab, folder, attempts):
     page.wait_for_selector("html[data-ready]")
     given = dict(page.evaluate("[...new URLSearchParams(location.hash.slice(1))]"))
     own = attempts[
-        (attempts["model"] == "epoch1") & (attempts["position"] == 1)
+        (attempts["model"] == "epoch1") & (attempts["turn"] == 1)
         & (attempts["split"] == "test") & (attempts["family"] == given["family"])
     ]  # fmt: skip
     assert count(page) == len(own) > 0
@@ -168,7 +168,7 @@ FILTERS = [
     ({"strategy": ["cot", "pot"]}, lambda a: a["strategy"].isin(["cot", "pot"])),
     ({"verdict": "unparsed", "split": "test"}, lambda a: (a["verdict"] == "unparsed") & (a["split"] == "test")),
     ({"family": "shop", "model": "epoch1"}, lambda a: (a["family"] == "shop") & (a["model"] == "epoch1")),
-    ({"position": "1", "error": "exception"}, lambda a: (a["position"] == 1) & (a["error"] == "exception")),
+    ({"turn": "1", "error": "exception"}, lambda a: (a["turn"] == 1) & (a["error"] == "exception")),
 ]
 
 
@@ -183,7 +183,7 @@ def test_filters_show_what_pandas_finds(viewer, attempts, filters, expected):
 
 def test_a_flip_shows_the_problems_that_flipped(viewer, attempts, run):
     page = viewer(
-        **{"epoch1 → epoch2": "newly right", "model": ["epoch1", "epoch2"], "position": "1", "split": "test"}
+        **{"epoch1 → epoch2": "newly right", "model": ["epoch1", "epoch2"], "turn": "1", "split": "test"}
     )
     shown = attempts.loc[ids(page)]
     right = shown.assign(right=shown["verdict"] == "correct").pivot(
@@ -216,7 +216,7 @@ def test_keys_go_through_attempts_and_problems(viewer, attempts):
     assert at(page) == second != first
     page.keyboard.press("]")
     third = attempts.loc[at(page)]
-    assert third["problem_id"] != attempts.loc[first]["problem_id"] and third["position"] == 1
+    assert third["problem_id"] != attempts.loc[first]["problem_id"] and third["turn"] == 1
     page.keyboard.press("[")
     assert at(page) == first
     page.keyboard.press("End")
@@ -245,7 +245,7 @@ def test_a_link_leads_to_one_attempt_and_its_whole_text(viewer, attempts):
 
 
 def test_a_click_on_another_attempt_of_the_problem_goes_there(viewer, attempts):
-    page = viewer(model="epoch2", split="test", position="1")
+    page = viewer(model="epoch2", split="test", turn="1")
     page.click("#detail .grid button >> nth=0")
     page.wait_for_function(
         "() => document.querySelector('#detail .grid button').getAttribute('aria-current') === 'true'"

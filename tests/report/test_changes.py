@@ -72,8 +72,8 @@ def test_controls_are_what_they_say(run):
     right = attempts.assign(right=attempts["verdict"] == "correct")
     found = {name: one["value"] for name, one in changes.controls(attempts, problems).items()}
     assert found["random"] == pytest.approx(right["right"].mean())
-    assert found["first attempt"] == pytest.approx(right[right["position"] == 1]["right"].mean())
-    pi = right["position"].map({1: 0.7, 2: 0.3 * 0.6, 3: 0.3 * 0.4})
+    assert found["first attempt"] == pytest.approx(right[right["turn"] == 1]["right"].mean())
+    pi = right["turn"].map({1: 0.7, 2: 0.3 * 0.6, 3: 0.3 * 0.4})
     assert found["drawn"] == pytest.approx((right["right"] * pi).sum() / len(problems))
     assert found["best single"] == pytest.approx(right.groupby("strategy")["right"].mean().max())
     family = right["problem_id"].map(problems.set_index("id")["family"])

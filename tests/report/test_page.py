@@ -92,7 +92,7 @@ def test_links_lead_to_filters_that_the_viewer_has(run, page):
         "base, best single → epoch1", "epoch1 → epoch2", "choice, base, untaught → epoch1", "choice, epoch1 → epoch2",
     }  # fmt: skip
     assert sections.flip_filter("epoch1", "epoch2") in titles
-    assert "split=test&amp;epoch1+%E2%86%92+epoch2=newly+right&amp;model=epoch2&amp;position=1" in page
+    assert "split=test&amp;epoch1+%E2%86%92+epoch2=newly+right&amp;model=epoch2&amp;turn=1" in page
 
 
 def test_problems_without_family_and_level_still_make_a_page(run):

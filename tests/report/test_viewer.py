@@ -41,7 +41,7 @@ def read_back(folder) -> pd.DataFrame:
     index = unpacked(folder / "attempts/index.js")
     problems, ids = index["problems"].split("\n"), index["ids"].split("\n")
     rows = pd.DataFrame({"problem_id": [problems[n] for n in array(index["problem"], "<u4")]}, index=ids)
-    for name in ("position", "sample"):
+    for name in ("turn", "sample"):
         rows[name] = array(index[name], "<u2")
     for name, facet in index["facets"].items():
         codes = array(facet["codes"], "<u2")
@@ -64,7 +64,7 @@ def test_every_attempt_is_there_as_it_was(run, folder):
     expected, found = all_attempts(run), read_back(folder)
     assert len(found) == len(expected) and set(found.index) == set(expected.index)
     expected = expected.loc[found.index]
-    for name in ("problem_id", "text", "answer", "verdict", "rule", "position", "sample", "strategy", "model", "seed"):
+    for name in ("problem_id", "text", "answer", "verdict", "rule", "turn", "sample", "strategy", "model", "seed"):
         same = found[name].where(found[name].notna(), None) == expected[name].where(expected[name].notna(), None)
         assert (same | (found[name].isna() & expected[name].isna())).all(), name
     problems = pd.concat(run.problems.values()).set_index("id").loc[found["problem_id"]]
@@ -84,7 +84,7 @@ def test_what_was_trained_on_is_marked(run, folder):
 def test_flips_are_filters(run, folder):
     found = read_back(folder)
     rows = found[(found["split"] == "test") & (found["epoch1 → epoch2"] == "newly right")]
-    first = rows[(rows["position"] == 1) & rows["model"].isin(["epoch1", "epoch2"])]
+    first = rows[(rows["turn"] == 1) & rows["model"].isin(["epoch1", "epoch2"])]
     assert len(first) and set(zip(first["model"], first["verdict"] == "correct", strict=True)) == {
         ("epoch1", False), ("epoch2", True),
     }  # fmt: skip

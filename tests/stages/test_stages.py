@@ -77,7 +77,7 @@ def test_few_shot_attempts_are_graded_and_named(problems):
     assert (
         len(attempts) == 2 * len(part) and set(attempts["strategy"]) == {"pot"} and set(attempts["sample"]) == {0, 1}
     )
-    assert attempts["probability"].isna().all() and set(attempts["position"]) == {1}
+    assert attempts["probability"].isna().all() and set(attempts["turn"]) == {1}
     numbers = attempts["problem_id"].str.extract(r"(\d+)$")[0].astype(int)
     expected = ["wrong" if problems.solver.fails(n, "pot") else "correct" for n in numbers]
     assert list(attempts["verdict"]) == expected
@@ -148,15 +148,15 @@ def test_a_tuned_model_chooses_and_switches(tuned):
     tuned.solver.choice = {" steps": 0.6, " questions": 0.1, " program": 0.3}
     tuned.run("sample", "--model", "epoch1", "--part", "3")
     attempts = tuned.read("data/attempts/epoch1/part-3.parquet", records.ATTEMPT)
-    for _, episode in attempts.sort_values("position").groupby(["problem_id", "sample"]):
+    for _, episode in attempts.sort_values("turn").groupby(["problem_id", "sample"]):
         verdicts = list(episode["verdict"])
         assert "correct" not in verdicts[:-1] and verdicts[-1] == "correct"  # it stops at the first success
-        assert episode["strategy"].is_unique and list(episode["position"]) == list(range(1, len(episode) + 1))
-    first = attempts[attempts["position"] == 1]
+        assert episode["strategy"].is_unique and list(episode["turn"]) == list(range(1, len(episode) + 1))
+    first = attempts[attempts["turn"] == 1]
     assert list(first["probability"]) == pytest.approx(
         [{"cot": 0.6, "l2m": 0.1, "pot": 0.3}[s] for s in first["strategy"]]
     )
-    second = attempts[attempts["position"] == 2]
+    second = attempts[attempts["turn"] == 2]
     assert len(second) and all(second["probability"] > 0.1)
 
 
@@ -192,7 +192,7 @@ def test_evaluation_is_the_forced_strategies_in_the_order_of_preference(tuned):
     tuned.run("evaluate", "--checkpoint", "epoch1", "--dataset", "test")
     attempts = tuned.read("data/evaluation/epoch1-test.parquet", records.ATTEMPT)
     assert len(attempts) == 3 * 18
-    order = attempts.sort_values(["problem_id", "position"]).groupby("problem_id")["strategy"].agg(list)
+    order = attempts.sort_values(["problem_id", "turn"]).groupby("problem_id")["strategy"].agg(list)
     assert all(one == ["cot", "pot", "l2m"] for one in order)
     metrics = json.loads((tuned.folder / "metrics/evaluation/epoch1-test.json").read_text())
     assert metrics["first_attempt"] == metrics["forced"]["cot"] and metrics["selection_gain"]["value"] == 0

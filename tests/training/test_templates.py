@@ -7,8 +7,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.training.conftest import QUESTIONS, solution
-from whetstone import strategies
 from whetstone.errors import UserError
+from whetstone.prompts import rendering
 from whetstone.training import checks, loading
 from whetstone.training.config import DpoConfig, SftConfig
 from whetstone.training.dpo import tokenise as tokenise_pairs
@@ -44,8 +44,8 @@ def engine_ids(folder, prompt):
 
 def test_a_prompts_last_line_opens_the_answer(chat):
     tokenizer = loading.load_tokenizer(chat, "chat")
-    assert strategies.rendered(tokenizer, "Question: 2?\nAnswer by") == "<bos>[INST] Question: 2? [/INST]Answer by"
-    assert strategies.rendered(loading.load_tokenizer(chat, "plain"), "Question: 2?\nAnswer by").startswith("Question")
+    assert rendering.rendered(tokenizer, "Question: 2?\nAnswer by") == "<bos>[INST] Question: 2? [/INST]Answer by"
+    assert rendering.rendered(loading.load_tokenizer(chat, "plain"), "Question: 2?\nAnswer by").startswith("Question")
 
 
 @pytest.mark.parametrize("template", ["plain", "chat"])

@@ -14,11 +14,11 @@ from typing import Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from whetstone import strategies
 from whetstone.errors import UserError
 from whetstone.grading.attempts import grade_attempts
 from whetstone.problems import reading
 from whetstone.problems.splits import normalise
+from whetstone.prompts import strategies
 
 Column = Literal["problem_id", "question", "strategy", "text", "finish_reason", "prompt_tokens", "completion_tokens"]
 
@@ -153,7 +153,7 @@ def _attempt(row: reading.Row, where: str, source: CompletionsSpec, **known: obj
     return known | {
         "id": f"{source.model}:{known['problem_id']}:{known['strategy']}:{known['sample']}",
         "model": source.model,
-        "position": 1,
+        "turn": 1,
         "probability": None,
         "finish_reason": finish,
         **{name: None if count is None else int(count) for name, count in tokens.items()},

@@ -22,9 +22,9 @@ from typing import Literal, NamedTuple
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from whetstone import strategies
 from whetstone.curation.order import strategy_order
 from whetstone.errors import UserError
+from whetstone.prompts import strategies
 from whetstone.records import fingerprint, seed_of
 
 
@@ -53,7 +53,7 @@ class Attempt(NamedTuple):
     problem_id: str
     strategy: str | None
     sample: int
-    position: int
+    turn: int
     probability: float | None
     text: str
     verdict: str
@@ -79,13 +79,13 @@ def _fault(strategy: str | None, text: str, finish_reason: str) -> str | None:
 
 
 def _load(attempts: pd.DataFrame) -> list[Attempt]:
-    columns = ["id", "problem_id", "strategy", "sample", "position", "probability", "text", "verdict", "finish_reason"]
+    columns = ["id", "problem_id", "strategy", "sample", "turn", "probability", "text", "verdict", "finish_reason"]
     rows = attempts[columns].astype(object).where(attempts[columns].notna(), None).itertuples(index=False, name=None)
     loaded = [
         Attempt(*row[:8], _fault(row[2], row[6], row[8]) if row[7] == "correct" or row[8] == "length" else None)
         for row in rows
     ]
-    return sorted(loaded, key=lambda a: (a.problem_id, a.sample, a.position, a.strategy or "", a.id))
+    return sorted(loaded, key=lambda a: (a.problem_id, a.sample, a.turn, a.strategy or "", a.id))
 
 
 def _construct(attempts: list[Attempt], options: Curation) -> Iterator[list[Attempt]]:

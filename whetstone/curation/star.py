@@ -17,14 +17,13 @@ from typing import Literal, NamedTuple
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from whetstone.choices import language_of
 from whetstone.curation import degenerate
 from whetstone.errors import UserError
 from whetstone.records import fingerprint
 
 Strategy = Literal["sft", "sft_unique", "dpo"]
-HINTED = 2  # position of an attempt that saw the right option marked
-_ATTEMPT = ["id", "problem_id", "sample", "position", "text", "verdict", "finish_reason"]
+HINTED = "hinted"  # variant of an attempt that saw the right option marked, under the problem's own order
+_ATTEMPT = ["id", "problem_id", "sample", "variant", "text", "verdict", "finish_reason"]
 
 
 class Curation(BaseModel):
@@ -61,7 +60,7 @@ class Sampled(NamedTuple):
     id: str
     problem_id: str
     sample: int
-    position: int
+    hinted: bool
     text: str
     right: bool
     fault: str | None
@@ -77,7 +76,7 @@ class Curated(NamedTuple):
 
 
 def load(
-    attempts: pd.DataFrame, asked: Mapping[str, Asked], orders: int, gates: degenerate.Gates
+    attempts: pd.DataFrame, asked: Mapping[str, Asked], gates: degenerate.Gates
 ) -> dict[str, list[Sampled]]:
     """Attempts by problem, each with its fault.
 
@@ -89,19 +88,21 @@ def load(
         raise UserError(f"{len(unknown)} problems of the attempts aren't among the problems, such as {unknown[0]!r}")
     among = tuple(sorted({one.expected for one in asked.values() if one.expected} | {"en"}))
     rows = []
-    for one_id, problem_id, sample, position, text, verdict, finish in attempts[_ATTEMPT].itertuples(False, None):
+    for one_id, problem_id, sample, variant, text, verdict, finish in attempts[_ATTEMPT].itertuples(False, None):
         fault = degenerate.fault(
-            text, finish, gates, expected=asked[problem_id].expected, among=among, hinted=position == HINTED
+            text, finish, gates, expected=asked[problem_id].expected, among=among, hinted=variant == HINTED
         )
         right = verdict == "correct"
-        rows.append(Sampled(one_id, problem_id, sample, position, text, right, fault, sample % orders))
-    rows.sort(key=lambda one: (one.problem_id, one.position, one.sample, one.id))
+        hinted = variant == HINTED
+        order = 0 if hinted else int(variant)
+        rows.append(Sampled(one_id, problem_id, sample, hinted, text, right, fault, order))
+    rows.sort(key=lambda one: (one.problem_id, one.hinted, one.sample, one.id))
     return {problem: list(own) for problem, own in groupby(rows, key=lambda one: one.problem_id)}
 
 
 def _learnable(own: Sequence[Sampled], min_right: int) -> list[Sampled]:
     """The right and sound samples of a question that was asked without a hint, if enough of them were right."""
-    right = [one for one in own if one.position != HINTED and one.right and one.fault is None]
+    right = [one for one in own if not one.hinted and one.right and one.fault is None]
     return right if len(right) >= min_right else []
 
 
@@ -111,7 +112,7 @@ def _example(one: Sampled, asked: Asked, same: Sequence[Sampled], number: int) -
     return {
         "id": f"{one.problem_id}:{fingerprint(asked.prompt(one.order), completion)}{suffix}",
         "problem_id": one.problem_id,
-        "strategy": "hinted" if one.position == HINTED else None,
+        "strategy": "hinted" if one.hinted else None,
         "prompt": asked.prompt(one.order),
         "completion": completion,
         "weight": 1.0,
@@ -146,7 +147,7 @@ def _pairs(own: Sequence[Sampled], asked: Asked, options: Curation) -> tuple[lis
     right = _learnable(own, options.min_right)
     found = []
     for wrong in own:
-        if wrong.right or wrong.position == HINTED or wrong.fault == "wrong language" or not wrong.text.strip():
+        if wrong.right or wrong.hinted or wrong.fault == "wrong language" or not wrong.text.strip():
             continue
         loop = wrong.fault is not None
         text = degenerate.shorten(wrong.text.rstrip(), options.loop_words) if loop else wrong.text.rstrip()
@@ -190,23 +191,21 @@ def curate(
     attempts: pd.DataFrame,
     problems: pd.DataFrame,
     asked: Mapping[str, Asked],
-    orders: int,
     how: Strategy,
     options: Curation,
     gates: degenerate.Gates,
 ) -> Curated:
-    """Training data from attempts at the problems (records.ATTEMPT, records.PROBLEM). `orders` is how many orders the
-    samples of a problem went through in turn.
+    """Training data from attempts at the problems (records.ATTEMPT, records.PROBLEM).
 
     Raises:
         UserError: an attempt names an unknown problem, or nothing can be trained on (with the counts that say why).
     """
-    by_problem = load(attempts, asked, orders, gates)
+    by_problem = load(attempts, asked, gates)
     examples: list[dict] = []
     pairs: list[dict] = []
     unmatched: Counter = Counter()
-    language = {problem: language_of(source) or "all" for problem, source in
-                zip(problems["id"], problems["source"], strict=True)}  # fmt: skip
+    language = {problem: name or "all" for problem, name in
+                zip(problems["id"], problems["language"], strict=True)}  # fmt: skip
     for problem, own in by_problem.items():
         if how == "dpo":
             rows, left = _pairs(own, asked[problem], options)
@@ -216,7 +215,7 @@ def curate(
         limit = 1 if how == "sft_unique" else options.per_problem
         direct = _learnable(own, options.min_right)
         examples += _examples(direct, asked[problem], limit)
-        hinted = [one for one in own if one.position == HINTED and one.right and one.fault is None]
+        hinted = [one for one in own if one.hinted and one.right and one.fault is None]
         examples += _examples(hinted, asked[problem], 1) if hinted and not direct else []
     examples, over = _capped(examples, options.rationalized_share, options.seed)
     kept = {"examples": examples, "pairs": pairs, "rationalized_over_share": over, "unmatched": unmatched}
@@ -246,8 +245,8 @@ def _statistics(by_problem: Mapping, language: Mapping, kept: Mapping, min_right
 
 
 def _counts(groups: Sequence[Sequence[Sampled]], own: set[str], kept: Mapping, min_right: int) -> dict:
-    direct = [[one for one in group if one.position != HINTED] for group in groups]
-    hinted = [one for group in groups for one in group if one.position == HINTED]
+    direct = [[one for one in group if not one.hinted] for group in groups]
+    hinted = [one for group in groups for one in group if one.hinted]
     attempts = [one for group in direct for one in group]
     right = [one for one in attempts if one.right]
     examples = [e for e in kept["examples"] if e["problem_id"] in own]

@@ -47,7 +47,7 @@ def outcomes(attempts: pd.DataFrame) -> pd.DataFrame:
     table = table.astype(bool)
     table["oracle"] = table.any(axis=1)
     if chosen.any():
-        first = attempts["position"] == 1
+        first = attempts["turn"] == 1
         table["first"] = right[first].set_axis(attempts.loc[first, "problem_id"]).reindex(table.index).astype(bool)
     return table.sort_index()
 
@@ -55,7 +55,7 @@ def outcomes(attempts: pd.DataFrame) -> pd.DataFrame:
 def choice_probabilities(attempts: pd.DataFrame) -> pd.DataFrame:
     """pi(strategy | problem): rows by problem id, one column per strategy, rows adding up to 1. Inverts the
     renormalisation over untried strategies that the attempts carry."""
-    chosen = attempts[attempts["probability"].notna()].sort_values(["problem_id", "position"])
+    chosen = attempts[attempts["probability"].notna()].sort_values(["problem_id", "turn"])
     share = chosen["probability"].astype(float)
     left = (1 - share).groupby(chosen["problem_id"]).transform(lambda some: some.cumprod().shift(fill_value=1.0))
     return chosen.assign(pi=share * left).pivot(index="problem_id", columns="strategy", values="pi")
@@ -103,7 +103,7 @@ def retries(attempts: pd.DataFrame, goes_on: Callable[[str], bool]) -> pd.DataFr
     rows = {}
     ordered = attempts.assign(tokens=attempts["completion_tokens"].astype("Float64").to_numpy(float, na_value=np.nan))
     columns = ["problem_id", "strategy", "verdict", "tokens"]
-    ordered = ordered.sort_values(["problem_id", "position"])[columns].itertuples(index=False, name=None)
+    ordered = ordered.sort_values(["problem_id", "turn"])[columns].itertuples(index=False, name=None)
     tried: dict[str, set] = {}
     for problem_id, strategy, verdict, tokens in ordered:
         seen = tried.setdefault(problem_id, set())
@@ -126,7 +126,7 @@ def policy_metrics(attempts: pd.DataFrame, seed: int = 0) -> dict:
     table = outcomes(attempts)
     names = _strategies(table)
     columns = table[["first", "oracle", *names]].to_numpy()
-    first = attempts[attempts["position"] == 1]
+    first = attempts[attempts["turn"] == 1]
     forced_tokens = attempts[attempts["probability"].notna()].groupby("strategy")["completion_tokens"]
 
     def summary(episodes: pd.DataFrame) -> dict:

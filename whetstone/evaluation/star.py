@@ -1,7 +1,8 @@
 """What attempts at multiple choice say about a model, always beside what guessing gives.
 
 All functions take records.ATTEMPT with the problems (records.PROBLEM) that they are at. A problem may have been asked
-several times under different orders of its options (sample s under order s); accuracy counts the first.
+several times under different orders of its options (an attempt's variant is its order's number); accuracy counts the
+first.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, chisquare
 
-from whetstone import choices
 from whetstone.curation import degenerate
 from whetstone.errors import UserError
 from whetstone.evaluation.intervals import wilson
+from whetstone.prompts import choices
 
 ALL = "all"
 
 
 def joined(attempts: pd.DataFrame, problems: pd.DataFrame) -> pd.DataFrame:
-    """Attempts with the columns right, gold (letter as shown), option (index of the option that was meant, or None),
+    """Attempts with the columns right, option (index of the option that was meant, or None),
     chance, language, family of their problem, in the order of problem and sample.
 
     Raises:
@@ -38,14 +39,12 @@ def joined(attempts: pd.DataFrame, problems: pd.DataFrame) -> pd.DataFrame:
     own = problems.set_index("id")
     rows = attempts.sort_values(["problem_id", "sample"]).reset_index(drop=True)
     found = []
-    for problem_id, sample, answer in zip(rows["problem_id"], rows["sample"], rows["answer"], strict=True):
+    for problem_id, variant, answer in zip(rows["problem_id"], rows["variant"], rows["answer"], strict=True):
         problem = own.loc[problem_id]
-        order = choices.order_of(problem_id, int(sample), len(problem["options"]))
-        _, gold = choices.shown(problem["options"], problem["answer"], order)
+        order = choices.order_of(problem_id, int(variant), len(problem["options"]))
         option = choices.option_of(answer, order) if answer else None
-        language = choices.language_of(problem["source"]) or ALL
-        found.append((gold, option, 1 / len(order), language, problem["family"]))
-    more = pd.DataFrame(found, columns=["gold", "option", "chance", "language", "family"], index=rows.index)
+        found.append((option, 1 / len(order), problem["language"] or ALL, problem["family"]))
+    more = pd.DataFrame(found, columns=["option", "chance", "language", "family"], index=rows.index)
     return rows.join(more).assign(right=rows["verdict"] == "correct")
 
 

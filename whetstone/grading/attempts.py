@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from whetstone.errors import UserError
 from whetstone.grading import Answer, Options, extract, grade
 from whetstone.grading.answers import unparsed
-from whetstone.strategies import program_of
 
 if TYPE_CHECKING:
     from whetstone.grading.sandbox import Outcome
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 _SHOWN = 80
 _OUTPUT = 2_000  # characters kept of what a program printed
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+
+_FENCE = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE)
 
 
 class GradedAttempt(NamedTuple):
@@ -90,6 +91,12 @@ def grade_attempts(
         printed = _printed(outcomes[row]) if row in outcomes else None
         graded.append(GradedAttempt(answer.canonical, *verdict, printed))
     return graded
+
+
+def program_of(solution: str) -> str:
+    """The program of a program-of-thoughts solution: its first fenced block, or all of it when nothing is fenced."""
+    fenced = _FENCE.search(solution)
+    return fenced[1] if fenced else solution
 
 
 def _printed(outcome: Outcome) -> str | None:

@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from whetstone.choices import LETTERS
 from whetstone.errors import UserError
 from whetstone.problems import reading
 from whetstone.problems.splits import normalise
+from whetstone.prompts.choices import LETTERS
 from whetstone.records import fingerprint
 
 Kind = Literal["mmlu", "simple_evals", "mmmlu", "global_mmlu", "logiqa2", "aqua", "commonsenseqa"]
@@ -116,6 +116,7 @@ def load(source: ChoiceSource) -> pd.DataFrame:
                 "part": 0,
                 "family": item.family,
                 "level": None,
+                "language": source.language,
                 "options": options,
                 "keys": keys,
                 "published": source.published or item.published or source.was_published_as,

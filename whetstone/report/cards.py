@@ -7,7 +7,8 @@ from io import StringIO
 
 from ruamel.yaml import YAML
 
-from whetstone import records, strategies
+from whetstone import records
+from whetstone.prompts import strategies
 from whetstone.report import tables
 
 MEANS = {  # the tables of a data set's card, by the columns that they have

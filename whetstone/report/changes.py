@@ -22,7 +22,7 @@ def firsts(attempts: pd.DataFrame, label: str) -> pd.DataFrame:
     if label == BASE:
         own = attempts[attempts["strategy"] == few_shot_metrics(attempts)["best_single"]["strategy"]]
     else:
-        own = attempts[attempts["position"] == 1]
+        own = attempts[attempts["turn"] == 1]
     return pd.DataFrame(
         {
             "strategy": own["strategy"].to_numpy(),

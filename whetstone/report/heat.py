@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
+from whetstone.prompts.strategies import STRATEGIES
 from whetstone.report.summary import BASE
-from whetstone.strategies import STRATEGIES
 
 
 def link(**filters: str) -> str:
@@ -58,7 +58,7 @@ def heat_map(rows: Sequence[Mapping], dataset: str, group: str, checkpoints: Seq
 def _outcome_filter(outcome: str) -> dict[str, str]:
     if outcome == "oracle":
         return {}
-    return {"position": "1"} if outcome == "first" else {"strategy": outcome}
+    return {"turn": "1"} if outcome == "first" else {"strategy": outcome}
 
 
 def _outcome_title(outcome: str) -> str:

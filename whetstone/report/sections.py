@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from whetstone.prompts.strategies import STRATEGIES
 from whetstone.report import changes, charts, story, tables
 from whetstone.report.heat import heat_map, link
 from whetstone.report.summary import BASE
-from whetstone.strategies import STRATEGIES
 
 TITLES = {BASE: "base, best single", changes.UNTAUGHT: "base, untaught"}
 CONTROLS = {
@@ -134,7 +134,7 @@ def _moved(first: Mapping, old: str, new: str, dataset: str, drawn: Drawings) ->
             {
                 "move": move,
                 "problems": int(n),
-                "link": link(**{"split": dataset, move_filter(old, new): move, "model": new, "position": "1"}),
+                "link": link(**{"split": dataset, move_filter(old, new): move, "model": new, "turn": "1"}),
             }
             for move, n in changes.moved(first[old], first[new]).value_counts().sort_index().items()
         ],
@@ -153,7 +153,7 @@ def _flipped(first: Mapping, old: str, new: str, problems: pd.DataFrame, dataset
             {
                 "flip": flip,
                 "problems": int((named == flip).sum()),
-                "link": link(**{"split": dataset, flip_filter(old, new): flip, "model": new, "position": "1"}),
+                "link": link(**{"split": dataset, flip_filter(old, new): flip, "model": new, "turn": "1"}),
             }
             for flip in changes.FLIPS
         ],

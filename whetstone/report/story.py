@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from whetstone.prompts.strategies import STRATEGIES
 from whetstone.report.summary import BASE
 from whetstone.report.tables import points
-from whetstone.strategies import STRATEGIES
 
 
 def _percent(share: float) -> str:

@@ -52,7 +52,7 @@ def _plain(column: pd.Series) -> list:
 def _ordered(
     attempts: pd.DataFrame, problems: pd.DataFrame, models: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Attempts with those of one problem together, in the order of models, episodes and positions; and their problems
+    """Attempts with those of one problem together, in the order of models, episodes and turns; and their problems
     in the same order."""
     if attempts["id"].duplicated().any():
         name = attempts["id"][attempts["id"].duplicated()].iloc[0]
@@ -68,7 +68,7 @@ def _ordered(
             "problem": attempts["problem_id"].map(place).to_numpy(),
             "model": attempts["model"].map(rank).fillna(len(rank)).to_numpy(),
             "sample": attempts["sample"].to_numpy(),
-            "position": attempts["position"].to_numpy(),
+            "turn": attempts["turn"].to_numpy(),
             "id": attempts["id"].to_numpy(),
         }
     )
@@ -101,7 +101,7 @@ def _index(rows: pd.DataFrame, asked: pd.DataFrame, used: np.ndarray, marks: Map
         "models": [name for name in models if name in set(rows["model"])],
         "facets": facets,
         "problem": _bytes(rows["problem"], "<u4"),
-        "position": _bytes(rows["position"], "<u2"),
+        "turn": _bytes(rows["turn"], "<u2"),
         "sample": _bytes(rows["sample"], "<u2"),
         "used": _bytes(used, "<u1"),
         "ids": "\n".join(rows["id"]),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from whetstone import records
-from whetstone.strategies import TEMPLATE
+from whetstone.prompts.rendering import TEMPLATE
 from whetstone.training import checks
 from whetstone.training.config import TrainingConfig
 

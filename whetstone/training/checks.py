@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from whetstone.errors import UserError
-from whetstone.strategies import TEMPLATE
+from whetstone.prompts.rendering import TEMPLATE
 from whetstone.training.config import TrainingConfig
 from whetstone.training.tokens import check_lengths, file_encoder, prompt_ids
 

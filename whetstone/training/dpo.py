@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from whetstone.strategies import rendered
+from whetstone.prompts.rendering import rendered
 from whetstone.training import checkpoints, checks, preflight
 from whetstone.training.config import DpoConfig
 from whetstone.training.tokens import check_lengths, continuation_ids

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from whetstone.errors import UserError
-from whetstone.strategies import TEMPLATE
+from whetstone.prompts.rendering import TEMPLATE
 from whetstone.training.config import TrainingConfig
 
 

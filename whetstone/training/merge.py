@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.errors import UserError
-from whetstone.strategies import TEMPLATE
+from whetstone.prompts.rendering import TEMPLATE
 from whetstone.training import checks
 
 # Largest difference between a logit of the adapter and of the merged model, as a share of the largest logit, by the

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from whetstone.errors import UserError
-from whetstone.strategies import rendered
+from whetstone.prompts.rendering import rendered
 from whetstone.training import checkpoints, loading
 from whetstone.training.tokens import prompt_ids
 

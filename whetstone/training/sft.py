@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from whetstone.errors import UserError
-from whetstone.strategies import rendered
+from whetstone.prompts.rendering import rendered
 from whetstone.training import checkpoints, checks, preflight
 from whetstone.training.config import SftConfig
 from whetstone.training.tokens import check_lengths, continuation_ids, turn_ids

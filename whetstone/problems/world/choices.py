@@ -116,6 +116,7 @@ def generate(split: str, count: int, languages: Sequence[str] = LANGUAGES, seed:
                     "part": 0,
                     "family": story.sketch.family,
                     "level": story.sketch.level,
+                    "language": language,
                     "options": choices,
                 }
             )

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
-from whetstone.choices import ChoicePrompt
 from whetstone.problems.world import split_of
 from whetstone.problems.world.choices import LETTERS, LEVELS, WORLD, mistakes, options, outcome
 from whetstone.problems.world.multilingual import FAMILIES, Story, cast, conclusion, question, rationale
+from whetstone.prompts.choices import ChoicePrompt
 
 SEPARATOR = "\n\n"
 

@@ -13,7 +13,7 @@ from random import Random
 from whetstone.problems.world import LEVELS, draw, split_of
 from whetstone.problems.world.families import FAMILIES
 from whetstone.problems.world.sketch import habitual
-from whetstone.strategies import STRATEGIES, trained_completion, trained_prompt
+from whetstone.prompts.strategies import STRATEGIES, trained_completion, trained_prompt
 
 SEPARATOR = "\n\n"
 

@@ -75,7 +75,7 @@ const whetstone = (() => {
     data = content;
     data.ids = data.ids.split("\n");
     data.problems = data.problems.split("\n");
-    for (const [name, kind] of [["problem", "u4"], ["position", "u2"], ["sample", "u2"], ["used", "u1"], ["chunks", "u4"], ["starts", "u4"]]) {
+    for (const [name, kind] of [["problem", "u4"], ["turn", "u2"], ["sample", "u2"], ["used", "u1"], ["chunks", "u4"], ["starts", "u4"]]) {
       data[name] = array(data[name], kind);
     }
     const epochs = data.pairs.map((one) => one.epoch), total = { epoch: [], chosen: [], rejected: [] };
@@ -94,8 +94,8 @@ const whetstone = (() => {
     });
     const order = ["model", "split", "verdict", "strategy"], rank = (one) => (order.includes(one.key) ? order.indexOf(one.key) : 9);
     facets.sort((a, b) => rank(a) - rank(b));
-    const last = Math.max(...new Set(data.position));
-    facets.splice(4, 0, { key: "position", names: Array.from({ length: last + 1 }, (_, p) => String(p)), codes: data.position });
+    const last = Math.max(...new Set(data.turn));
+    facets.splice(4, 0, { key: "turn", names: Array.from({ length: last + 1 }, (_, p) => String(p)), codes: data.turn });
     facets = facets.filter((one) => one.names.length > 1);
     facets.push({ key: "used", names: Object.keys(USED), bits: Object.values(USED), codes: data.used });
     facets.push({ key: "trained", names: data.pairs.epochs, pairs: true, codes: Uint8Array.from(data.pairs.epoch) });
@@ -157,7 +157,7 @@ const whetstone = (() => {
 
   // --- drawing ------------------------------------------------------------------------------------------------------
   const drawFacets = () => {
-    const titles = { model: "checkpoint", split: "problems", position: "attempt of the episode", used: "in training", trained: "trained epoch" };
+    const titles = { model: "checkpoint", split: "problems", turn: "attempt of the episode", used: "in training", trained: "trained epoch" };
     $("facets").replaceChildren(...facets.filter((facet) => state.kind === "pairs" || !facet.pairs).map((facet) => {
       const options = facet.names.map((name, code) => {
         const box = create("input", { type: "checkbox", onchange: (event) => choose(facet.key, code, event.target.checked) });
@@ -272,15 +272,15 @@ const whetstone = (() => {
       ...own.map((one) => {
         const strategy = named("strategy", one), verdict = named("verdict", one);
         return create("button", { type: "button", "aria-current": String(one === attempt), onclick: () => jump(one),
-          title: `attempt ${data.position[one]}, sample ${data.sample[one]}`, "aria-label": `${model}, ${strategy}, ${verdict}, attempt ${data.position[one]}` },
-        create("span", { class: `sign ${verdict}` }, SIGNS[verdict]), strategy, data.position[one] > 1 ? ` ${data.position[one]}.` : "");
+          title: `attempt ${data.turn[one]}, sample ${data.sample[one]}`, "aria-label": `${model}, ${strategy}, ${verdict}, attempt ${data.turn[one]}` },
+        create("span", { class: `sign ${verdict}` }, SIGNS[verdict]), strategy, data.turn[one] > 1 ? ` ${data.turn[one]}.` : "");
       }))));
     return create("table", { class: "grid" }, create("tbody", {}, ...rows));
   };
   const facts = (attempt, own) => {
     const given = {
       id: data.ids[attempt], problem: data.problems[data.problem[attempt]], family: named("family", attempt), level: named("level", attempt),
-      "attempt of the episode": data.position[attempt], sample: data.sample[attempt], finish: own.finish_reason,
+      "attempt of the episode": data.turn[attempt], sample: data.sample[attempt], finish: own.finish_reason,
       "tokens (prompt, completion)": own.prompt_tokens === null ? null : `${own.prompt_tokens}, ${own.completion_tokens}`,
       "log-probability": own.logprob === null ? null : own.logprob.toFixed(4), seed: own.seed, "prompt hash": own.prompt_hash, engine: own.engine,
       "in training": Object.entries(USED).filter(([, bit]) => data.used[attempt] & bit).map(([name]) => name).join(", ") || "no",

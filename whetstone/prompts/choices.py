@@ -11,13 +11,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from whetstone.errors import UserError
+from whetstone.prompts.asks import Ask
 from whetstone.records import seed_of
 
 LETTERS = "ABCDEFGHIJ"
@@ -136,14 +138,65 @@ def shown(options: Sequence[str], answer: str, order: Sequence[int]) -> tuple[li
     return [options[index] for index in order], LETTERS[list(order).index(gold)]
 
 
+class Shown(NamedTuple):
+    """A problem's options as a prompt shows them, A first, and the letter of the right one there."""
+
+    options: tuple[str, ...]
+    answer: str
+
+
+def in_order(problem: Any, number: int) -> Shown:
+    """A PROBLEM row under the order of this number."""
+    options, letter = shown(problem.options, problem.answer, order_of(problem.id, number, len(problem.options)))
+    return Shown(tuple(options), letter)
+
+
+def asks(
+    problems: pd.DataFrame,
+    prompt: ChoicePrompt,
+    *,
+    think: Think,
+    shots: int,
+    k: int,
+    orders: int,
+    hinted: bool = False,
+) -> list[Ask]:
+    """k attempts at each problem; sample s sees the options in order s modulo `orders`, which is the ask's variant.
+
+    Hinted, the right option is marked: variant "hinted", under the problem's own order.
+    """
+    made = []
+    for problem in problems.itertuples():
+        for sample in range(k):
+            number = 0 if hinted else sample % orders
+            asked = in_order(problem, number)
+            text = prompt.render(
+                problem.question,
+                asked.options,
+                think=think,
+                language=problem.language,
+                shots=shots,
+                hinted=asked.answer if hinted else None,
+            )
+            made.append(
+                Ask(
+                    problem.id,
+                    text,
+                    key="hinted" if hinted else "direct",
+                    answer=asked.answer,
+                    task=problem.task,
+                    strategy="cot",
+                    options=asked.options,
+                    sample=sample,
+                    variant="hinted" if hinted else str(number),
+                )
+            )
+    return made
+
+
 def option_of(letter: str, order: Sequence[int]) -> int:
     """The index of the option that a letter meant in this order."""
     return order[LETTERS.index(letter)]
-
-
-def language_of(source: str) -> str | None:
-    """`world:sw` -> `sw`; None for a data set of unknown language."""
-    return source.rpartition(":")[2] if ":" in source else None
 
 
 def rationale_language(language: str | None, think: Think) -> str | None:

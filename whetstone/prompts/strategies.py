@@ -13,13 +13,14 @@ import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from whetstone.errors import UserError
+from whetstone.grading.attempts import program_of
 
 Name = Literal["cot", "l2m", "pot"]
 
@@ -107,20 +108,6 @@ def trained_completion(name: str, solution: str) -> str:
     return f" {STRATEGIES[name].tag}:{STRATEGIES[name].lead}{solution.strip()}"
 
 
-TEMPLATE = "prompt_template"  # in tokenizer_config.json of a trained model, where it isn't plain
-
-
-def rendered(tokenizer: Any, prompt: str) -> str:
-    """The text that becomes a prompt's tokens, in training as in sampling: the prompt itself, or, for a tokenizer that
-    is marked `chat`, all but its last line as a user's message in the tokenizer's chat template, and the last line as
-    the beginning of the answer."""
-    if tokenizer.init_kwargs.get(TEMPLATE, "plain") == "plain":
-        return prompt
-    message, _, opening = prompt.rpartition("\n")
-    messages = [{"role": "user", "content": message}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + opening
-
-
 def choices() -> dict[str, str]:
     """Strategy name to the text whose first token is the choice."""
     return {name: f" {s.tag}" for name, s in STRATEGIES.items()}
@@ -136,15 +123,6 @@ def split_completion(text: str) -> tuple[str | None, str]:
 
 _SUB_QUESTION = re.compile(r"^Sub-?question\s*\d+\s*:", re.IGNORECASE | re.MULTILINE)
 _CODE = re.compile(r"^\s*(?:[A-Za-z_]\w*\s*=[^=]|def\s+\w+\(|import\s|from\s+\w+\s+import|print\(|```)", re.MULTILINE)
-
-
-_FENCE = re.compile(r"^```(?:python|py)?[ \t]*\n(.*?)(?:^```|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE)
-
-
-def program_of(solution: str) -> str:
-    """The program of a program-of-thoughts solution: its first fenced block, or all of it when nothing is fenced."""
-    fenced = _FENCE.search(solution)
-    return fenced[1] if fenced else solution
 
 
 def format_fault(solution: str, name: str) -> str | None:

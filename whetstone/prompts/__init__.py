@@ -1,0 +1,1 @@
+"""How a problem is put to a model, and how a model's text splits again."""
