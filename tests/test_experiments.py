@@ -36,10 +36,10 @@ def test_two_experiments_at_once_keep_to_themselves(copy):
     assert copy.results() == before and copy.run("git", "status", "--porcelain") == ""
     assert copy.changed() == set()
 
-    table = copy.run("python", "-m", "stages.experiments")
+    table = copy.run("python", "-m", "tools.experiments")
     assert re.search(r"^t03 +infer\.temperature=0\.3", table, re.MULTILINE)
     assert re.search(r"^t11 +infer\.temperature=1\.1", table, re.MULTILINE)
-    told = copy.run("python", "-m", "stages.compare", "--a", "t03", "--b", "t11")
+    told = copy.run("python", "-m", "tools.compare", "--a", "t03", "--b", "t11")
     assert re.search(r"^infer\.temperature +0\.3 +1\.1", told, re.MULTILINE)
     assert re.search(r"^data/attempts/base/cot-1\.parquet +\w{8} +\w{8}", told, re.MULTILINE)
     for name in ("t03", "t11"):
@@ -60,7 +60,7 @@ def test_an_experiment_elsewhere_goes_on_from_the_same_scratch(copy):
 def test_the_results_of_two_experiments_are_compared_on_the_same_problems(copy):
     copy.run("dvc", "exp", "run", "--temp", "-n", "short", "-S", "evaluate.max_tokens=12", "evaluate@epoch1-test",
              "baseline@test")  # fmt: skip
-    told = copy.run("python", "-m", "stages.compare", "--a", "HEAD", "--b", "short")
+    told = copy.run("python", "-m", "tools.compare", "--a", "HEAD", "--b", "short")
     pattern = r"^epoch1-test +first attempt +([\d.]+)% +([\d.]+)% +(\S+).* (\d+) +(\d+) +24 *$"
     row = re.search(pattern, told, re.MULTILINE)
     assert row, told
@@ -73,7 +73,7 @@ def test_the_results_of_two_experiments_are_compared_on_the_same_problems(copy):
 
 def test_nothing_to_compare_with(copy):
     assert "'nobody' is no commit, branch, tag or experiment" in copy.run(
-        "python", "-m", "stages.compare", "--a", "nobody", fails=True
+        "python", "-m", "tools.compare", "--a", "nobody", fails=True
     )
 
 
@@ -91,12 +91,12 @@ def parts(copy, tmp_path_factory):
 
 def test_parts_run_side_by_side_on_gpus_of_their_own(parts, tmp_path):
     own = parts.copied(tmp_path / "side")
-    output = own.run("python", "-m", "stages.parallel", "infer", "--gpus", "0,1")
+    output = own.run("python", "-m", "tools.parallel", "infer", "--gpus", "0,1")
     assert output.rstrip().endswith("infer: 4 stages ran, the others were up to date")
     ran = dict(re.findall(r"^\[(infer@cot-\d) on (\d)\] Running stage", output, re.MULTILINE))
     assert {*ran} == {f"infer@cot-{n}" for n in (2, 3, 4, 5)} and {*ran.values()} == {"0", "1"}
     assert not {name for name in own.changed() if name.startswith("infer")}
-    assert "infer: 0 stages ran" in own.run("python", "-m", "stages.parallel", "infer", "--gpus", "0")
+    assert "infer: 0 stages ran" in own.run("python", "-m", "tools.parallel", "infer", "--gpus", "0")
     times = [own.json(f"manifests/{name}.json") for name in ran]
     assert len({one["started"] for one in times}) < 4 or min(one["seconds"] for one in times) > 0
 
@@ -104,14 +104,14 @@ def test_parts_run_side_by_side_on_gpus_of_their_own(parts, tmp_path):
 def test_a_part_that_fails_is_named(parts, tmp_path):
     own = parts.copied(tmp_path / "failing")
     (own.folder / "prompts/world/cot.yaml").write_text("strategy: cot\nexamples: []\n")
-    output = own.run("python", "-m", "stages.parallel", "infer", "--gpus", "0,1", fails=True)
+    output = own.run("python", "-m", "tools.parallel", "infer", "--gpus", "0,1", fails=True)
     assert "Error: 5 of 5 failed: infer@cot-1, infer@cot-2" in output and "prompts/world/cot.yaml" in output
 
 
 @pytest.mark.parametrize(("group", "gpus", "message"), [("nobody", "0", "no stages of the name nobody"),
                                                         ("infer", ",", "names no GPU")])  # fmt: skip
 def test_side_by_side_of_what(parts, group, gpus, message):
-    assert message in parts.run("python", "-m", "stages.parallel", group, "--gpus", gpus, fails=True)
+    assert message in parts.run("python", "-m", "tools.parallel", group, "--gpus", gpus, fails=True)
 
 
 def test_clones_divide_the_work_over_a_shared_remote(parts, tmp_path):

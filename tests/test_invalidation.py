@@ -16,9 +16,9 @@ import networkx
 import pytest
 from dvc.repo import Repo
 
-from stages import lineage, plan
 from stages.run.sources import Sources
 from tests.project import ROOT, Copy
+from tools import lineage, plan
 
 pytestmark = pytest.mark.slow
 DOCS, BEGIN, END = ROOT / "docs/reproducibility.md", "<!-- invalidation -->\n", "<!-- /invalidation -->"
@@ -101,7 +101,7 @@ CHANGES: dict[str, Callable[[Copy], None]] = {
     "nothing": lambda copy: None,
     "a module is saved again, with the same bytes": again("whetstone/records.py"),
     "README.md, docs/, tests/": comment("docs/decisions.md"),
-    "a tool that isn't a stage (`stages/compare.py`)": comment("stages/compare.py"),
+    "a tool that isn't a stage (`tools/compare.py`)": comment("tools/compare.py"),
     "comments and order of params.yaml": reorder,
     "a `desc` or a comment in dvc.yaml": replace("dvc.yaml", "desc: Few-shot attempts", "desc: # all\n      Attempts"),
     "the base model's card": comment("models/base/README.md"),
@@ -251,6 +251,6 @@ def test_a_third_epoch_keeps_the_first_two(reached):
 
 def test_every_section_is_changed(reached):
     sections = {name.split("`")[1].partition(".")[0] for name in CHANGES if name.startswith("`")}
-    from stages.check import SECTIONS
+    from tools.check import SECTIONS
 
     assert {*SECTIONS} - sections == {"epochs"}  # changed by the third epoch, and the other trainer

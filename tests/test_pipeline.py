@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from dvc.repo import Repo
 
-from stages import lineage
 from stages.run import sources
 from tests.project import AFTER_SFT, ALL, ROOT
+from tools import lineage
 
 pytestmark = pytest.mark.slow
 

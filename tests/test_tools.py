@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def tool(copy, name: str, *arguments: str, fails: bool = False) -> str:
-    return copy.run("python", "-m", f"stages.{name}", *arguments, fails=fails)
+    return copy.run("python", "-m", f"tools.{name}", *arguments, fails=fails)
 
 
 def md5(copy, path: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from stages import preset
 from stages.run import Command
 from stages.star.check import check
+from tools import preset
 from whetstone.errors import UserError
 
 

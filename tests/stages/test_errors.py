@@ -175,10 +175,12 @@ def test_errors_come_before_torch_and_without_a_traceback(project):
 
 
 @pytest.mark.parametrize(
-    "module", ["problems", "preprocess", "report", "check", "infer", "sample", "sft", "dpo", "merge", "evaluate"]
-)
+    "module",
+    [f"stages.{name}" for name in ("problems", "preprocess", "report", "infer", "sample", "sft", "dpo", "merge",
+                                   "evaluate")] + ["tools.check"],
+)  # fmt: skip
 def test_stages_start_without_the_heavy_libraries(module):
     heavy = {"torch", "transformers", "trl", "scipy", "jinja2", "vl_convert"}
-    code = f"import sys, stages.{module}; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, {module}; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == ""

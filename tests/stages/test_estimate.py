@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.estimate import Need, need, reference, work
+from tools.estimate import Need, need, reference, work
 
 ROOT = Path(__file__).parents[2]
 INFER = {"k": 1, "max_tokens": 256}

@@ -107,7 +107,7 @@ def front(card: str) -> dict:
 
 
 def test_a_model_is_shown_with_its_card_and_nothing_leaves(made, monkeypatch):
-    monkeypatch.setattr("stages.publish.upload", lambda *_: pytest.fail("uploaded"))
+    monkeypatch.setattr("tools.publish.upload", lambda *_: pytest.fail("uploaded"))
     output = publish(made, "--checkpoint", "epoch2", "--licence", "apache-2.0")
     assert (
         "Nothing was uploaded" in output and "adapter_model.safetensors" in output and "private model me/it" in output
@@ -125,7 +125,7 @@ def test_a_model_is_shown_with_its_card_and_nothing_leaves(made, monkeypatch):
 
 
 def test_manifests_tell_where_and_with_what(made, monkeypatch):
-    monkeypatch.setattr("stages.lineage.record", lambda stage: RECORD)
+    monkeypatch.setattr("tools.lineage.record", lambda stage: RECORD)
     publish(made, "--checkpoint", "epoch1")
     assert "| train@epoch1 | 0123456789ab | 1 x Some GPU | 76 s | torch 2.13.0 |" in staged(made)
     assert "data/training/epoch1/sft.parquet" in staged(made)
@@ -153,7 +153,7 @@ def test_data_are_shown_with_rows_columns_and_configurations(made):
 def run_publish(made, hub, *arguments: str) -> subprocess.CompletedProcess:
     """In a process of its own: the Hub's client reads its address once."""
     environment = {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_nothing", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "stages.publish", "--repository", "me/it", *arguments]
+    command = [sys.executable, "-m", "tools.publish", "--repository", "me/it", *arguments]
     return subprocess.run(
         command, cwd=made.folder, env=os.environ | environment, capture_output=True, text=True, check=False
     )

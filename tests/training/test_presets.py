@@ -9,8 +9,8 @@ import torch
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from stages import check, preset
 from tests.training.conftest import QUESTIONS, solution
+from tools import check, preset
 from whetstone.training import checks
 from whetstone.training.config import DpoConfig, SftConfig
 from whetstone.training.dpo import train_dpo

@@ -15,8 +15,9 @@ from typing import Any
 import click
 import pyarrow.parquet as pq
 
-from stages import common, lineage
+from stages import common
 from stages.run import Command, scratch
+from tools import lineage
 from whetstone import records
 from whetstone.errors import UserError
 

@@ -13,8 +13,9 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages import check, common
+from stages import common
 from stages.run import Command
+from tools import check
 from whetstone.errors import UserError
 from whetstone.validation import validated
 

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from stages import check, common, lineage, plan, serving
+from stages import common, serving
 from stages.run import manifest
+from tools import check, lineage, plan
 from whetstone import records
 from whetstone.errors import UserError
 from whetstone.training.config import DpoConfig, SftConfig

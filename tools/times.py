@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from stages import lineage
 from stages.run import Command, manifest
+from tools import lineage
 
 PAGE = Path(manifest.FOLDER) / "index.html"
 

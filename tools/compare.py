@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from stages import code, common, lineage
+from stages import code, common
 from stages.run import Command
+from tools import lineage
 from whetstone import records
 from whetstone.errors import UserError
 

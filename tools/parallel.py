@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 import click
 
-from stages import lineage
 from stages.run import Command
+from tools import lineage
 from whetstone.errors import UserError
 
 LOCKED = ("Unable to acquire lock", "is busy, it is being blocked by")  # what DVC says of another DVC at work

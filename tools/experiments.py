@@ -7,10 +7,11 @@ from typing import Any
 import click
 from rich.table import Table
 
-from stages import common, lineage
-from stages.compare import differences, flat
+from stages import common
 from stages.output import interval
 from stages.run import Command
+from tools import lineage
+from tools.compare import differences, flat
 
 SUMMARY = "metrics/summary.json"
 

@@ -63,7 +63,7 @@ def main(everything: bool) -> None:
     """Checks params.yaml, the prompts and the base model."""
     parameters()
     if everything:
-        from stages import preflight
+        from tools import preflight
 
         preflight.run()
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import click
 from rich.table import Table
 
-from stages import calibration, code, lineage
-from stages.estimate import Need, grown, need, reference, related
+from stages import code
 from stages.run import Command, manifest
 from stages.run.sources import Sources
+from tools import calibration, lineage
+from tools.estimate import Need, grown, need, reference, related
 
 
 class Planned(NamedTuple):

@@ -15,8 +15,9 @@ from typing import Any
 import click
 from rich.table import Table
 
-from stages import common, lineage
+from stages import common
 from stages.run import Command
+from tools import lineage
 from whetstone.engines.journal import clear, size
 
 

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from rich.markup import escape
 from rich.tree import Tree
 
-from stages import code, lineage
+from stages import code
 from stages.run import Command
+from tools import lineage
 from whetstone import records
 from whetstone.errors import UserError
 

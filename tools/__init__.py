@@ -1,0 +1,1 @@
+"""What people run by hand: look at a pipeline, prepare it, ask its models, publish its results."""
