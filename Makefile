@@ -41,15 +41,15 @@ evaluate: install params ## Up to all evaluations
 	@dvc repro baseline evaluate
 
 star: install ## STaR on multiple choice in three languages, three arms side by side; PRESET=english: another kind of run
-	@cd recipes/star && export PYTHONPATH=../.. && $(if $(PRESET),python -m stages.star.preset $(PRESET) &&) \
-		python -m stages.star.check && dvc repro && cat report/headline.md && \
+	@cd recipes/star && export PYTHONPATH=../.. && $(if $(PRESET),python -m tools.preset $(PRESET) &&) \
+		python -m tools.check && dvc repro && cat report/headline.md && \
 		echo && echo "Report: $(CURDIR)/recipes/star/report/report.md"
 
 results: install ## Three seeds of the whole loop with its controls: the table in the README (long)
 	@python -m benchmarks.smart
 
 preset: install ## Parameters for a model and its hardware: make preset NAME=rtx4090-mistral-7b; without a name, what there is
-	@python -m tools.preset $(NAME)
+	@$(IN) python -m tools.preset $(NAME)
 
 base-model: install ## Rebuild models/base from nothing, on a GPU
 	@python models/rebuild_base.py --out models/base
@@ -66,7 +66,7 @@ chat: install params ## Ask the base model and a tuned one, side by side: make c
 	@python -m tools.chat --checkpoint "$(CHECKPOINT)"
 
 check: install ## Parameters, prompts, pipeline, tables, disk and device, before anything runs
-	@python -m tools.check --all
+	@$(IN) python -m tools.check --all
 
 plan: install ## What would run, why, and its rows, tokens, time and disk; CALIBRATE=1 measures this machine first
 	@$(IN) python -m tools.plan $(if $(CALIBRATE),--calibrate)

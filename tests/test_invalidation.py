@@ -251,6 +251,6 @@ def test_a_third_epoch_keeps_the_first_two(reached):
 
 def test_every_section_is_changed(reached):
     sections = {name.split("`")[1].partition(".")[0] for name in CHANGES if name.startswith("`")}
-    from tools.check import SECTIONS
+    from stages.recipe import SECTIONS
 
     assert {*SECTIONS} - sections == {"epochs"}  # changed by the third epoch, and the other trainer

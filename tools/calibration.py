@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages import common, problems, serving
-from stages.infer import Infer, prompt_of
+from stages import common, serving
 from stages.run import scratch
+from tools import recipe
 
 PROBLEMS = 64
 # A trained token costs about three times a read one: the gradients of weights and activations cost a forward pass each
@@ -33,30 +33,23 @@ def known() -> dict[str, Any] | None:
 
 
 def measure() -> dict[str, Any]:
-    """Samples each strategy on a few problems. {start, seconds_per_completion, seconds_per_trained_token} in seconds,
+    """Samples a few problems. {start, seconds_per_completion, seconds_per_trained_token} in seconds,
     and what it is a measurement of."""
-    section, options = common.section("problems", problems.Problems), common.section("infer", Infer)
-    frame, _ = problems.generated(section.world) if section.world else problems.loaded(section)
-    asked = frame.head(PROBLEMS)
-    prompts = [prompt_of(options, name) for name in common.structure().strategies]
+    typical = recipe.here().typical(PROBLEMS)
     began = time.monotonic()
     with serving.open_engine("base") as engine:
         from stages.run.manifest import device
         from whetstone.engines.base import Request, Sampling
 
         start = time.monotonic() - began
-        texts = [(p, p.render(q, options.shots)) for p in prompts for q in asked["question"]]
-        requests = [
-            Request(text, Sampling(options.max_tokens, options.temperature, options.top_p, stop=tuple(p.stop)), number)
-            for number, (p, text) in enumerate(texts)
-        ]
+        requests = [Request(text, sampling, number) for number, (text, sampling) in enumerate(typical)]
         began = time.monotonic()
         completions = sum(len(done) for _, done in engine.generate(requests))
         sampling = time.monotonic() - began
-        read = [text for _, text in texts[:PROBLEMS]]
+        read = [text for text, _ in typical[:PROBLEMS]]
         tokens = sum(len(engine.encode(text)) for text in read)
         began = time.monotonic()
-        engine.choice_logprobs(read, [" steps", " program"])
+        sum(1 for _ in engine.generate([Request(text, Sampling(max_tokens=1)) for text in read]))
         reading = time.monotonic() - began
     found = {
         "subject": subject(),

@@ -2,57 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from stages import common, infer, problems, sample, serving
+from stages import common, serving
 from stages.run import Command
-from whetstone.curation.smart import Curation
+from tools import recipe
 from whetstone.errors import UserError
-from whetstone.prompts import strategies
-from whetstone.training.config import DpoConfig, SftConfig
+from whetstone.validation import validated
 
-SECTIONS = {
-    "epochs": common.Epochs,
-    "model": common.Model,
-    "engine": serving.Engine,
-    "problems": problems.Problems,
-    "infer": infer.Infer,
-    "preprocess": Curation,
-    "sft": SftConfig,
-    "sample": sample.Sample,
-    "dpo": DpoConfig,
-    "evaluate": common.Evaluate,
-    "runtime": common.Runtime,
-}
-LISTS = ("strategies", "infer_parts", "sample_parts", "datasets")
+
+def valid(params: dict[str, Any]) -> None:
+    """Raises UserError for an unknown or missing section, or a value that it doesn't take."""
+    own = recipe.here()
+    if unknown := sorted(set(params) - set(own.SECTIONS) - set(own.LISTS)):
+        raise UserError(
+            f"{common.PARAMS}: unknown sections {unknown}; known: {', '.join([*own.LISTS, *own.SECTIONS])}"
+        )
+    for name, schema in own.SECTIONS.items():
+        if name not in params:
+            raise UserError(f"{common.PARAMS}: section `{name}` is missing (keys: {', '.join(schema.model_fields)})")
+        validated(params[name] or {}, schema, str(common.PARAMS), name)
+    for name in own.LISTS:
+        if not isinstance(params.get(name), list) or not params[name]:
+            raise UserError(f"{common.PARAMS}: `{name}` is {params.get(name)!r}; give a list of at least one")
 
 
 def parameters() -> None:
     """Raises UserError for what is wrong in params.yaml, in a prompt that it names, or with the base model."""
-    params = common.read_params()
-    if unknown := sorted(set(params) - set(SECTIONS) - set(LISTS)):
-        raise UserError(f"{common.PARAMS}: unknown sections {unknown}; known: {', '.join([*LISTS, *SECTIONS])}")
-    for name, schema in SECTIONS.items():
-        common.section(name, schema)
-    for name in LISTS:
-        if not isinstance(params.get(name), list) or not params[name]:
-            raise UserError(f"{common.PARAMS}: `{name}` is {params.get(name)!r}; give a list of at least one")
-    shape, section = common.structure(), common.section("infer", infer.Infer)
-    templates = {"sft": common.section("sft", SftConfig).template, "dpo": common.section("dpo", DpoConfig).template}
-    for epoch, spec in shape.epochs.train.items():
-        for before in sorted({spec.start, spec.attempts} - {"base"}):
-            trained = shape.epochs.train[before].trainer
-            if templates[trained] != templates[spec.trainer]:
-                raise UserError(
-                    f"{common.PARAMS}: `{spec.trainer}.template` is {templates[spec.trainer]}, but {epoch} builds on "
-                    f"{before}, and `{trained}.template` is {templates[trained]}; make them the same"
-                )
-    for name in shape.strategies:
-        if (canonical := strategies.strategy(name).name) != name:
-            raise UserError(
-                f"{common.PARAMS}: `strategies` has {name!r}, the old name of {canonical!r}; write the new one"
-            )
-        infer.prompt_of(section, name)
+    valid(common.read_params())
+    recipe.here().check()
     if common.section("engine", serving.Engine).kind != "openai":  # a server has the model
         common.model_path("base")
 

@@ -10,19 +10,17 @@ from rich.table import Table
 from stages import common
 from stages.output import interval
 from stages.run import Command
-from tools import lineage
+from tools import lineage, recipe
 from tools.compare import differences, flat
 
 SUMMARY = "metrics/summary.json"
 
 
 def headline(revision: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Parameters, and each checkpoint's first-attempt accuracy with its interval where there are results."""
+    """Parameters, and each checkpoint's headline accuracy with its interval where there are results."""
     with lineage.opened(revision) as repo:
         params, summary = flat(lineage.load(repo, common.PARAMS)), lineage.load(repo, SUMMARY) or {}
-    found = {label: own["first_attempt"] for label, own in summary.items()
-             if isinstance(own, dict) and "first_attempt" in own}  # fmt: skip
-    return params, {label: interval(one) for label, one in found.items()}
+    return params, {label: interval(one) for label, one in recipe.here().headline(summary).items()}
 
 
 @click.command(cls=Command)

@@ -15,10 +15,9 @@ from rich.table import Table
 
 from stages import common, serving
 from stages.run import manifest
-from tools import check, lineage, plan
+from tools import lineage, plan, recipe
 from whetstone import records
 from whetstone.errors import UserError
-from whetstone.training.config import DpoConfig, SftConfig
 
 SCHEMAS = {name: getattr(records, name) for name in ("PROBLEM", "ATTEMPT", "EXAMPLE", "PAIR")}
 
@@ -33,7 +32,7 @@ def pipeline(repo: Any) -> str:
             if not (path.exists() or any(path == out or path in out.parents or out in path.parents for out in outs)):
                 raise UserError(f"dvc.yaml: {stage.name} reads {path}, which isn't there and which no stage makes")
             for key in getattr(dep, "params", []):
-                if key.partition(".")[0] not in (*check.SECTIONS, *check.LISTS):
+                if key.partition(".")[0] not in (*recipe.here().SECTIONS, *recipe.here().LISTS):
                     raise UserError(f"dvc.yaml: {stage.name} declares the parameter {key}, which no stage knows")
     plan.ordered(repo)
     return f"{len(stages)} stages without a cycle, every input at hand or made by one"
@@ -78,9 +77,9 @@ def device() -> str:
         raise UserError(f"{common.PARAMS}: `engine.kind` is vllm, which isn't installed here; `make vllm` does")
     if (runtime.device or "").startswith("cuda") and not gpu:
         raise UserError(f"{common.PARAMS}: `runtime.device` is {runtime.device}, but no GPU is here; null takes a CPU")
-    sections = {"sft": SftConfig, "dpo": DpoConfig}
-    used = {epoch.trainer for epoch in common.structure().epochs.train.values()}
-    if quantised := [name for name in sorted(used) if common.section(name, sections[name]).adapter == "qlora"]:
+    own = recipe.here()
+    if quantised := [name for name in sorted(own.trainers())
+                     if common.section(name, own.SECTIONS[name]).adapter == "qlora"]:  # fmt: skip
         if not gpu:
             raise UserError(f"{common.PARAMS}: `{quantised[0]}.adapter` is qlora, which needs a GPU; take lora")
     return f"{engine.kind} on {runtime.device or ('a GPU' if gpu else 'the CPU')}, {manifest.device()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from ruamel.yaml.error import YAMLError
 
 from stages import common
 from stages.run import Command
-from tools import check
+from tools import check, recipe
 from whetstone.errors import UserError
-from whetstone.validation import validated
 
 FOLDER = Path("presets")
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -101,11 +100,11 @@ def shown(value: Any) -> str:
     return text.getvalue().removesuffix("...\n").strip()
 
 
-def apply(path: Path, validate: Callable[[dict[str, Any]], None], back: str) -> None:
+def apply(path: Path, back: str) -> None:
     """Edits params.yaml by the preset in `path` and says what it changed; `back` is the command that undoes it.
 
     Raises:
-        UserError: the preset isn't YAML, `validate` refuses the result, or params.yaml is laid out too unusually.
+        UserError: the preset isn't YAML, the result isn't valid, or params.yaml is laid out too unusually.
     """
     params, text, lines = common.read_params(), common.PARAMS.read_text(), []
     try:
@@ -116,7 +115,7 @@ def apply(path: Path, validate: Callable[[dict[str, Any]], None], back: str) -> 
         text = edited(text, section, key, value)
         (params[section] if section else params)[key] = value
         lines.append(f"{f'{section}.' if section else ''}{key}: {shown(before)} -> {shown(value)}")
-    validate(params)
+    check.valid(params)
     click.echo(header(path.read_text()) + "\n")
     if not lines:
         click.echo(f"{common.PARAMS} has these values already")
@@ -130,19 +129,14 @@ def apply(path: Path, validate: Callable[[dict[str, Any]], None], back: str) -> 
     click.echo(f"\n{len(lines)} values of {common.PARAMS} changed. `{back}` takes them back")
 
 
-def valid(params: dict[str, Any]) -> None:
-    """Raises UserError for a value that a section doesn't take."""
-    for section, schema in check.SECTIONS.items():
-        validated(params.get(section) or {}, schema, str(common.PARAMS), section)
-
-
 @click.command(cls=Command)
 @click.argument("name", required=False, default="")
 def main(name: str) -> None:
     """Applies a preset to params.yaml and says what it changed; without a name, lists them."""
     path = FOLDER / f"{name}.yaml"
     if name and path.is_file():
-        return apply(path, valid, "make preset NAME=tiny")
+        own = recipe.name()
+        return apply(path, f"make preset NAME=default RECIPE={own}" if own else "make preset NAME=tiny")
     heads = {one: header((FOLDER / f"{one}.yaml").read_text()).splitlines()[0] for one in names()}
     listed = "\n".join(f"  {one:24} {head}" for one, head in heads.items())
     if name:

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from stages import common
+from stages.recipe import LISTS, SECTIONS
 from stages.run import Command
-from tools.check import LISTS, SECTIONS
 
 PAGE = Path("docs/params.md")
 HEAD = """# Parameters

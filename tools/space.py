@@ -22,10 +22,11 @@ from whetstone.engines.journal import clear, size
 
 
 def uncached(repo: Any) -> Iterator[Path]:
-    """Outs that a stage makes again rather than DVC's cache keeps, metrics and plots apart."""
+    """Models that a stage makes again rather than DVC's cache keeps."""
     for out in [out for stage in lineage.pipeline(repo) for out in stage.outs]:
-        if not (out.use_cache or out.metric or out.plot) and Path(out.def_path).exists():
-            yield Path(out.def_path)
+        path = Path(out.def_path)
+        if path.parts[0] == "models" and not out.use_cache and path.exists():
+            yield path
 
 
 def taken(path: Path) -> int:

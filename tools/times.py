@@ -21,7 +21,7 @@ def main() -> None:
     from whetstone.report.times import html
 
     with lineage.opened() as repo:
-        own = [stage for stage in repo.index.stages if Path(stage.path_in_repo).name == stage.path_in_repo]
+        own = [stage for stage in lineage.pipeline(repo) if stage.name != "code"]
         records = {stage.name: lineage.record(stage) for stage in own}
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(html(records))

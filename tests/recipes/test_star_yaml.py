@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from stages import code
-from stages.star import check
+from stages.star import recipe
+from tools import check, preset
+from whetstone.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes/star"
@@ -40,43 +44,38 @@ def test_stages_say_what_they_do_and_name_sections_that_exist(name):
     assert named <= {*PARAMS} - {"runtime"}
 
 
-def test_the_parameters_are_sound():
-    check.check(PARAMS)
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The recipe's folder with its parameters, presets and prompts, where its tools run."""
+    made = tmp_path / "recipes/star"
+    shutil.copytree(RECIPE, made, ignore=shutil.ignore_patterns("models", "data", "metrics", "manifests", "report"))
+    monkeypatch.chdir(made)
+    return made
+
+
+def test_the_parameters_are_sound(folder):
+    check.valid(PARAMS)
+    recipe.check()
     assert not PARAMS["problems"]["train_on_test"] and PARAMS["dpo"]["nll_weight"] > 0
     assert PARAMS["dpo"]["reference"] == "start" and PARAMS["sft"]["warmup"] < 1
     assert "hinted" not in PARAMS["iterations"]["train"]["sft1"]["attempts"]  # rationalization is a choice
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_set_what_there_is_and_the_default_takes_them_back(name, tmp_path, monkeypatch):
-    import shutil
-
-    from click.testing import CliRunner
-
-    from stages.star import common, preset
-
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(RECIPE / "presets", "presets")
-    shutil.copy(RECIPE / "params.yaml", ".")
+def test_presets_set_what_there_is_and_the_default_takes_them_back(name, folder):
     for one in (name, "default"):
         result = CliRunner().invoke(preset.main, [one])
         assert result.exit_code == 0, result.output
-        common.iterations()
+        recipe.check()
     assert YAML(typ="safe").load(Path("params.yaml")) == PARAMS
 
 
-def test_an_unknown_section_or_preset_is_refused(tmp_path, monkeypatch):
-    from click.testing import CliRunner
-
-    from stages.star import preset
-    from whetstone.errors import UserError
-
+def test_an_unknown_section_or_preset_is_refused(folder):
     with pytest.raises(UserError, match="unknown sections \\['surprise'\\]"):
-        check.check(PARAMS | {"surprise": {}})
+        check.valid(PARAMS | {"surprise": {}})
     with pytest.raises(UserError, match="`curate.min_rigth` is unknown; remove it or correct its name"):
-        check.check(PARAMS | {"curate": {"min_rigth": 1}})
-    monkeypatch.chdir(RECIPE)
-    assert "no preset 'spanish'; there are default, dpo" in CliRunner().invoke(preset.main, ["spanish"]).output
+        check.valid(PARAMS | {"curate": {"min_rigth": 1}})
+    assert "no preset 'spanish'; there are" in CliRunner().invoke(preset.main, ["spanish"]).output
 
 
 def test_the_base_model_is_small_and_has_its_card():

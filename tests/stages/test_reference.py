@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from stages.recipe import LISTS, SECTIONS
 from tools import reference
-from tools.check import LISTS, SECTIONS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "params.yaml").read_text()

@@ -9,8 +9,9 @@ import torch
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
+from stages import recipe
 from tests.training.conftest import QUESTIONS, solution
-from tools import check, preset
+from tools import preset
 from whetstone.training import checks
 from whetstone.training.config import DpoConfig, SftConfig
 from whetstone.training.dpo import train_dpo
@@ -85,7 +86,7 @@ def test_every_value_is_allowed_and_every_change_is_named(project, tmp_path, nam
     before = YAML(typ="safe").load(tmp_path / "params.yaml")
     output = project(name)
     after = YAML(typ="safe").load(tmp_path / "params.yaml")
-    for section, schema in check.SECTIONS.items():
+    for section, schema in recipe.SECTIONS.items():
         validated(after[section] or {}, schema, "params.yaml", section)
     for section, values in load(name).items():
         for key, value in values.items() if isinstance(values, dict) else [(None, values)]:
