@@ -19,7 +19,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whetstone.errors import UserError
+from whetstone.grading.layers import Layer, require
 from whetstone.grading.sandbox_prelude import HEAVY_MODULES, HEAVY_NAMES
 
 ERRORS = ("syntax", "exception", "timeout", "memory", "output", "forbidden", "no_answer", "killed")
@@ -51,13 +51,6 @@ class Outcome:
     error: str | None
     detail: str
     seconds: float
-
-
-class Layer(NamedTuple):
-    """One layer of isolation: whether it holds on this machine, and what it does or why it is missing."""
-
-    holds: bool
-    detail: str
 
 
 class _Dead(Exception):
@@ -114,7 +107,7 @@ class _Lane:
             raise (_Stillborn if self.process.returncode < 0 else RuntimeError)(ended) from None
         self.layers = {name: Layer(*layer) for name, layer in greeting["layers"].items()}
         self.process.stderr.close()
-        _warn_once(self.layers)
+        require(self.layers, self.without)
         return None
 
     def _frame(self) -> tuple[dict, bytes]:
@@ -313,13 +306,3 @@ def _clean(answer: str | None, stdout: str, error: str | None, detail: str, seco
             text if text is None else text.encode("utf-8", "replace").decode() for text in (answer, stdout, detail)
         )
     return Outcome(answer, stdout, error, detail, seconds)
-
-
-def _warn_once(held: dict[str, Layer]) -> None:
-    if not (held["seccomp"].holds or held["landlock"].holds):
-        warnings.warn(
-            "This system has neither seccomp nor Landlock: programs run in a separate process with limits on time, "
-            "memory and file size, but they can read and remove what this user can. See docs/sandbox.md.",
-            RuntimeWarning,
-            stacklevel=4,
-        )

@@ -46,7 +46,9 @@ SERVER_CALLS = (
     ("pipe2", 293, 59), ("dup2", 33, None), ("dup3", 292, 24), ("prlimit64", 302, 261), ("setrlimit", 160, 164),
     ("prctl", 157, 167), ("set_tid_address", 218, 96),
 )  # fmt: skip
-ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_* of audit.h
+# The interpreter's own ABI as its ELF header tells it (bits, byte order, machine): name, column above, AUDIT_ARCH_* of
+# audit.h. `platform.machine()` is the kernel's word: it may say i686 to a 64-bit process, and x86_64 to a 32-bit one.
+ABIS = {(2, 1, 62): ("x86_64", 0, 0xC000003E), (2, 1, 183): ("aarch64", 1, 0xC00000B7)}
 
 _libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
@@ -71,9 +73,18 @@ def _checked(result: int) -> int:
     return result
 
 
+def _abi() -> tuple[str, int, int]:
+    """The row of ABIS that is this process. Raises LookupError if the table of system calls lacks it."""
+    with open("/proc/self/exe", "rb") as interpreter:
+        magic, bits, order, machine = struct.unpack("=4sBB12xH", interpreter.read(20))
+    if magic != b"\x7fELF" or (bits, order, machine) not in ABIS:
+        raise LookupError(f"no system-call table for {platform.machine()} ({8 << (bits + 1)}-bit ELF machine {machine})")
+    return ABIS[bits, order, machine]
+
+
 def _bpf(*allowed: tuple[str, int | None, int | None]) -> _Filter:
     """A seccomp program: wrong architecture dies, listed calls pass, everything else fails with EPERM."""
-    column, audit = ARCHITECTURES[platform.machine()]
+    _, column, audit = _abi()
     numbers = [row[1 + column] for row in allowed if row[1 + column] is not None]
     load, equal, answer = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
     code = [(load, 0, 0, 4), (equal, 1, 0, audit), (answer, 0, 0, 0x80000000), (load, 0, 0, 0)]
@@ -132,8 +143,10 @@ def _limits() -> str:
 
 
 def _seccomp() -> str:
-    _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(_bpf(*PROGRAM_CALLS, *SERVER_CALLS)))
-    return f"{len(PROGRAM_CALLS)} calls for a program ({platform.machine()}), the others fail with EPERM"
+    if _server_filter is None:
+        raise LookupError(_no_table)
+    _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(_server_filter))
+    return f"{len(PROGRAM_CALLS)} calls for a program ({_abi_name}), the others fail with EPERM"
 
 
 LAYERS = {"limits": _limits, "network": _no_network, "user": _drop_user, "capabilities": _drop_capabilities,
@@ -160,8 +173,8 @@ def enter(without: Collection[str] = ()) -> dict[str, tuple[bool, str]]:
         else:
             try:
                 report[name] = (True, LAYERS[name]())
-            except KeyError as unknown:
-                report[name] = (False, f"no system-call table for {unknown}")
+            except LookupError as unknown:
+                report[name] = (False, str(unknown))
             except OSError as refused:
                 report[name] = (False, f"refused by this kernel: {refused}")
     return report
@@ -188,10 +201,13 @@ def confine_child(report: dict[str, tuple[bool, str]], memory: int, cpu_seconds:
         if os.getppid() != server:
             os._exit(1)
         if report["seccomp"][0]:
-            _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, _child_filter)
+            _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(_child_filter))
 
 
+# Made now, while files can be read
 try:
-    _child_filter = ctypes.byref(_bpf(*PROGRAM_CALLS))
-except KeyError:
-    _child_filter = None
+    _abi_name = _abi()[0]
+    _server_filter, _child_filter = _bpf(*PROGRAM_CALLS, *SERVER_CALLS), _bpf(*PROGRAM_CALLS)
+except (LookupError, OSError) as unknown:
+    _no_table = str(unknown)
+    _abi_name = _server_filter = _child_filter = None
