@@ -150,10 +150,27 @@ def test_programs_are_a_list_of_texts(wrong):
         run_programs(wrong)
 
 
-@pytest.mark.parametrize("option", [{"timeout": 0}, {"timeout": float("nan")}, {"workers": 0}, {"memory_mb": 0}])
-def test_options_are_positive(option):
-    with pytest.raises(UserError, match="must be positive"):
+@pytest.mark.parametrize("timeout", [0, -1, 0.05, 86_401, 3e6, float("inf"), float("nan")])
+def test_a_time_limit_that_cannot_be_kept_is_refused(timeout):
+    """A tenth of a second is what a program among others gets; the system's clocks can't count to 3e6 seconds."""
+    with pytest.raises(UserError, match="timeout=.* must be between 0.1 and 86,400"):
+        run_programs(["answer = 1"], timeout=timeout)
+
+
+@pytest.mark.parametrize("option", [{"memory_mb": 0}, {"memory_mb": 10**14}, {"memory_mb": float("nan")}])
+def test_a_memory_limit_that_cannot_be_kept_is_refused(option):
+    with pytest.raises(UserError, match="memory_mb=.* must be between 1 and 1,048,576"):
         run_programs(["answer = 1"], **option)
+
+
+def test_some_program_must_run_at_a_time():
+    with pytest.raises(UserError, match="workers=0: must be positive"):
+        run_programs(["answer = 1"], workers=0)
+
+
+def test_the_greatest_limits_work():
+    (outcome,) = run_programs(["class A: pass\nanswer = 1"], timeout=86_400, memory_mb=1 << 20)
+    assert outcome.answer == "1"
 
 
 def test_memory_limit_is_what_the_caller_says():

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from whetstone.errors import UserError
 
-MAY_LACK = "WHETSTONE_SANDBOX_MAY_LACK"  # names of layers, with commas between; processes started by this one inherit it
+MAY_LACK = "WHETSTONE_SANDBOX_MAY_LACK"  # names of layers, with commas between, for this process and those it starts
 OPENS = {
     "limits": "nothing bounds what is written into files or what a crash leaves on the disk",
     "network": "nothing while seccomp holds; without seccomp also sockets, to this machine and to others",

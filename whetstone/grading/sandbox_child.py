@@ -15,6 +15,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from json import dumps
 
 import sandbox_prelude as prelude
 import sandbox_verify as verify
@@ -22,7 +23,6 @@ import sandbox_verify as verify
 OUTPUT_LIMIT = 1 << 20  # characters that a program may print
 STDOUT_LIMIT = 1 << 16  # the first of them that are reported
 DETAIL_LIMIT = 500  # characters
-SLICE = 0.1  # seconds of a plain program among others; who needs more gets a process of its own
 LONE = "lone"  # what a batch says of a program that needs a process of its own
 
 Row = list  # [answer, stdout, error, detail, seconds]
@@ -127,10 +127,11 @@ def lone(source: str, names: dict[str, object], send: Callable[[object], None]) 
     send(result)
 
 
-def batch(sources: list[str], rules: tuple, progress: memoryview) -> list[Row | str]:
-    """Run the plain programs among `sources`, one after the other; for the others say which kind of process they need.
+def batch(sources: list[str], rules: tuple, begin: Callable[[], object]) -> str:
+    """Run the plain programs among `sources`, one after the other. JSON of their rows, with `LONE` for a program that
+    needs a process of its own, and for whose row the reply has no room.
 
-    `progress[0]`, shared with the server, is the place of the program at work: what to blame if this process dies.
+    `begin` is called before each program: the last one that was begun is to blame if this process dies.
     """
     shared, ordinary, modules = rules
     running = False
@@ -150,7 +151,7 @@ def batch(sources: list[str], rules: tuple, progress: memoryview) -> list[Row | 
         out = Stdout(full)
         try:
             running = True
-            signal.setitimer(signal.ITIMER_REAL, SLICE)
+            signal.setitimer(signal.ITIMER_REAL, prelude.SLICE)
             tree = parse(source)
             if not verify.plain(tree, ordinary, modules):
                 return LONE
@@ -163,8 +164,11 @@ def batch(sources: list[str], rules: tuple, progress: memoryview) -> list[Row | 
             running = False
 
     signal.signal(signal.SIGALRM, clock)
-    rows = []
-    for place, source in enumerate(sources):
-        progress[0] = place
-        rows.append(one(source))
-    return rows
+    lone_row = dumps(LONE)
+    rows, room = [], prelude.REPLY_LIMIT - len(sources) * (len(lone_row) + 2)
+    for source in sources:
+        begin()
+        text = dumps(one(source))
+        rows.append(text if len(text) <= room else lone_row)
+        room -= len(rows[-1])
+    return f"[{','.join(rows)}]"

@@ -21,7 +21,7 @@ LINUX = sys.platform.startswith("linux")
 NOBODY = 65534
 USER = os.geteuid()  # before any user namespace hides it
 
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 22, 38, 47
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 22, 38, 47
 SECCOMP_MODE_FILTER, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = 0x04000000, 0x08000000, 0x10000000, 0x40000000
 LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF = 444, 446  # the same number on every architecture
@@ -43,7 +43,7 @@ PROGRAM_CALLS = (
 # The forking process needs these on top, until `confine_child` removes them for what it forked.
 SERVER_CALLS = (
     ("fork", 57, None), ("clone", 56, 220), ("wait4", 61, 260), ("kill", 62, 129), ("setpgid", 109, 154),
-    ("pipe2", 293, 59), ("dup2", 33, None), ("dup3", 292, 24), ("prlimit64", 302, 261), ("setrlimit", 160, 164),
+    ("recvmsg", 47, 212), ("dup2", 33, None), ("dup3", 292, 24), ("prlimit64", 302, 261), ("setrlimit", 160, 164),
     ("prctl", 157, 167), ("set_tid_address", 218, 96),
 )  # fmt: skip
 # The interpreter's own ABI as its ELF header tells it (bits, byte order, machine): name, column above, AUDIT_ARCH_* of
@@ -78,7 +78,7 @@ def _abi() -> tuple[str, int, int]:
     with open("/proc/self/exe", "rb") as interpreter:
         magic, bits, order, machine = struct.unpack("=4sBB12xH", interpreter.read(20))
     if magic != b"\x7fELF" or (bits, order, machine) not in ABIS:
-        raise LookupError(f"no system-call table for {platform.machine()} ({8 << (bits + 1)}-bit ELF machine {machine})")
+        raise LookupError(f"no system-call table for ELF machine {machine}, {32 * bits} bits ({platform.machine()})")
     return ABIS[bits, order, machine]
 
 
@@ -163,6 +163,9 @@ def enter(without: Collection[str] = ()) -> dict[str, tuple[bool, str]]:
     report = {}
     if LINUX:
         _prctl(PR_SET_NO_NEW_PRIVS, 1)  # without it, neither Landlock nor seccomp take orders from an ordinary user
+        _prctl(
+            PR_SET_DUMPABLE, 0
+        )  # no process of the same user traces this one or its children
     for name in ORDER:
         if report.get(name, (False,))[0]:
             continue
@@ -189,13 +192,18 @@ def address_space() -> int:
 
 
 def confine_child(report: dict[str, tuple[bool, str]], memory: int, cpu_seconds: int, server: int) -> None:
-    """Last step in a forked child. `memory`: bytes of address space; `server`: the process that must be the parent."""
+    """Last step in a forked child. `memory`: bytes of address space; `server`: the process that must be the parent.
+
+    Raises ValueError or OSError where it can't be confined as asked, such as where a stricter limit can't be raised.
+    """
     os.setpgid(0, 0)
     for what, most in ((resource.RLIMIT_NPROC, 0), (resource.RLIMIT_CPU, cpu_seconds), (resource.RLIMIT_AS, memory)):
         try:
             resource.setrlimit(what, (most, most))
-        except (ValueError, OSError):  # macOS refuses an address-space limit
-            pass
+        except (ValueError, OSError) as error:
+            if LINUX:  # macOS refuses an address-space limit
+                limit = resource.getrlimit(what)[1]
+                raise ValueError(f"limit {what} is {limit:,}, {most:,} are needed ({error}); see ulimit") from None
     if LINUX:
         _prctl(PR_SET_PDEATHSIG, 9)
         if os.getppid() != server:

@@ -1,7 +1,8 @@
-"""The names that a program finds without importing them, and how its result becomes text.
+"""The names that a program finds without importing them, how its result becomes text, and the limits of both.
 
-Imported by the sandbox's own interpreter only. `light` programs get the standard library's mathematics; `heavy` ones
-also sympy and numpy, which take a third of a second to import and make every fork slower.
+Its functions are for the sandbox's own interpreter; `sandbox.py` reads the constants. `light` programs get the
+standard library's mathematics; `heavy` ones also sympy and numpy, which take a third of a second to import and make
+every fork slower.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ HEAVY_MODULES = ("mpmath", "numpy", "sympy")
 ANSWER_NAMES = ("answer", "ans")
 ANSWER_FUNCTIONS = ("solution", "solver")
 ANSWER_LIMIT = 10_000  # characters
+REPLY_LIMIT = 1 << 20  # bytes that a child may send, of one program or of many
+SLICE = 0.1  # seconds of a plain program among others; who needs more gets a process of its own
 
 LIGHT = {
     "math": math, "fractions": fractions, "decimal": decimal, "datetime": datetime, "statistics": statistics,

@@ -1,8 +1,15 @@
 """The sandbox's own interpreter: started by `sandbox.py` as a script, never imported by the user's process.
 
-It imports what programs may use, gives up all rights (`sandbox_jail`), then forks a child for each request and tells
-the parent what came of it. The children run programs; this process never does. Frames on stdin and stdout: 4 bytes of
-length, then JSON.
+It imports what programs may use, gives up all rights (`sandbox_jail`), then forks a child whenever the parent asks for
+one. Children run programs; this process never does, and never sees a program's text or its result: a child talks with
+the parent over a channel of its own, so there is nothing that the next one could inherit.
+
+Standard input is a socket. After a greeting (4 bytes of length, then JSON: the layers that hold) the parent sends one
+byte with the descriptors of a child: its channel, for plain programs also the pipe that counts them. Another byte ends
+that child, and four bytes answer: the status that `wait` gives, or minus the error number of a fork that failed.
+
+Over its channel a child gets its request (4 bytes of length, then JSON) and sends `READY`, then a reply (4 bytes of
+length, then JSON), which is a stranger's word since a program ran before; or `FAILED`, then why none could be run.
 
 Arguments: kind (`light` or `heavy`), the parent's process id, layers to leave out, the heavy modules that are
 installed, directories to import from (only while starting).
@@ -10,21 +17,21 @@ installed, directories to import from (only while starting).
 
 from __future__ import annotations
 
+import _socket
+import ctypes
 import gc
 import importlib.util
 import json
-import mmap
 import os
 import select
 import signal
+import struct
 import sys
-import time
 import types
 from json import dumps  # bound here, so that a program that replaces json's own answers all the same
 from pathlib import Path
 
-REPLY_LIMIT = 1 << 20  # bytes that a lone program's child may send
-STUCK = 0.5  # seconds without progress after which a batch must be inside one endless C call
+READY, FAILED = b"+", b"-"
 
 
 def _sibling(name: str) -> types.ModuleType:
@@ -39,121 +46,103 @@ jail, prelude, verify, programs = (_sibling(f"sandbox_{name}") for name in ("jai
 
 
 class Server:
-    """Forks one child per request, watches over it, and tells what came of it. Runs no program itself."""
+    """Forks a child when told to and ends it when told to. Runs no program, and reads nothing of one."""
 
     def __init__(self, parent: int, names: dict[str, object], modules: frozenset[str], without: list[str]) -> None:
         self.names, self.process = names, os.getpid()
         shared = verify.plain_builtins(prelude.LIGHT)
         self.rules = shared, verify.ordinary_names({*names, *prelude.HEAVY_NAMES}, shared), modules
-        self.progress = memoryview(mmap.mmap(-1, 8)).cast("Q")
         self.null = os.open(os.devnull, os.O_RDWR)
-        self.watched = [0]  # our standard input breaks when the parent ends
-        try:  # and the kernel tells us, also when a process that the parent forked keeps the pipe open
+        self.control = _socket.socket(fileno=0)
+        self.watched = []  # the control socket breaks when the parent ends
+        try:  # and the kernel tells us, also when a process that the parent forked keeps the socket open
             self.watched.append(os.pidfd_open(parent))
         except (AttributeError, OSError):
             pass
+        self.wait = ctypes.CDLL(None, use_errno=True).waitpid
+        self.status = ctypes.c_int()  # where the kernel puts how a child ended: no Python object is made of it
         self.base = jail.address_space()
         self.layers = jail.enter(without)
 
     def serve(self) -> None:
-        self.send({"layers": self.layers})
-        os.dup2(self.null, 2)
+        send(0, dumps(self.layers))
+        for descriptor in (1, 2):
+            os.dup2(self.null, descriptor)
         gc.disable()
         gc.freeze()
         while True:
-            request = json.loads(self.receive(int.from_bytes(self.receive(4), "big")))
-            self.send(*self.supervise(request))
+            descriptors = self.told(None)
+            try:
+                child = os.fork()
+            except OSError as error:
+                child, self.status.value = None, -error.errno
+            if child == 0:
+                self.child(*descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self.told(child)
+            if child:
+                kill(child)
+                self.wait(child, ctypes.byref(self.status), 0)
+            os.write(0, self.status)
+            self.status.value = 0
 
-    def receive(self, length: int) -> bytes:
-        """That many bytes of our standard input; ends the process when the parent is gone."""
-        data = b""
-        while len(data) < length:
-            self.wait(0, None)
-            piece = os.read(0, length - len(data))
-            if not piece:
-                os._exit(0)
-            data += piece
-        return data
-
-    def send(self, header: dict, payload: bytes = b"") -> None:
-        """A frame of two parts: what we say, then the bytes of a child, which nobody has looked at yet."""
-        head = json.dumps(header).encode()
-        write_all(1, len(head).to_bytes(4, "big") + len(payload).to_bytes(4, "big") + head + payload)
-
-    def wait(self, descriptor: int, seconds: float | None, child: int | None = None) -> bool:
-        """Until there is something to read (True) or the time is over (False); a dead parent ends child and us."""
+    def told(self, child: int | None) -> tuple[int, ...]:
+        """Waits for the parent's next byte; the descriptors that came with it. A dead parent ends `child` and us."""
         poll = select.poll()
+        poll.register(0, select.POLLIN)
         for watched in self.watched:
-            poll.register(watched, select.POLLIN if watched else 0)
-        poll.register(descriptor, select.POLLIN)
-        ready = dict(poll.poll(None if seconds is None else max(0, seconds) * 1000))
-        if ready.keys() & self.watched and not (descriptor == 0 and ready.get(0, 0) & select.POLLIN):
+            poll.register(watched, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        byte, received = b"", []
+        if ready == {0}:
+            byte, received, *_ = self.control.recvmsg(1, _socket.CMSG_SPACE(8))
+        if not byte:
             if child:
                 kill(child)
             os._exit(0)
-        return descriptor in ready
+        return tuple(number for *_, packed in received for (number,) in struct.iter_unpack("i", packed))
 
-    def supervise(self, request: dict) -> tuple[dict, bytes]:
-        start = time.monotonic()
-        lonely = request["lonely"]
-        reader, writer = os.pipe()
-        self.progress[0] = 0
-        child = os.fork()
-        if child == 0:
-            try:
-                self.child(request, reader, writer)
-            finally:
-                os._exit(1)
-        os.close(writer)
-        deadline = start + request["timeout"]
-        pieces, size, place, ended, detail = [], 0, 0, None, ""
-        while ended is None:
-            if not self.wait(reader, deadline - time.monotonic() if lonely else STUCK, child):
-                if lonely:
-                    ended, detail = "timeout", f"stopped after {request['timeout']:g} s"
-                elif self.progress[0] == place:
-                    ended = "stuck"
-                place = self.progress[0]
-                continue
-            piece = os.read(reader, 1 << 16)
-            if not piece:
-                break
-            pieces.append(piece)
-            size += len(piece)
-            if lonely and size > REPLY_LIMIT:
-                ended, detail = "killed", f"the reply has more than {REPLY_LIMIT} bytes"
-        os.close(reader)
-        kill(child)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if ended is None and not pieces:
-            ended, detail = "killed", f"the process ended with status {status} before it reported"
-            if status == -signal.SIGXCPU:
-                ended = "timeout"
-            elif status < 0:
-                detail = f"ended by {signal.Signals(-status).name}"
-        seconds = time.monotonic() - start
-        return {"ended": ended, "detail": detail, "seconds": seconds, "place": self.progress[0]}, b"".join(pieces)
+    def child(self, channel: int, started: int | None = None) -> None:
+        """What a child does, until it ends. `started`: where a batch notes that it begins a program."""
+        try:
+            for descriptor in (0, 1):
+                os.dup2(self.null, descriptor)
+            for descriptor in (self.null, *self.watched):
+                os.close(descriptor)
+            request = json.loads(read_all(channel, int.from_bytes(read_all(channel, 4), "big")))
+            jail.confine_child(self.layers, self.base + request["memory"], request["cpu_seconds"], self.process)
+        except BaseException as error:
+            write_all(channel, FAILED)
+            send(channel, f"{type(error).__name__}: {error}")
+            os._exit(1)
+        try:
+            write_all(channel, READY)
+            if started is None:
+                for module in ("random", "numpy.random"):  # forked children draw the same numbers every time
+                    if module in sys.modules:
+                        sys.modules[module].seed(0)
+                programs.lone(request["programs"][0], self.names, lambda row: send(channel, dumps(row)))
+            else:
+                send(channel, programs.batch(request["programs"], self.rules, lambda: os.write(started, READY)))
+            os._exit(0)
+        finally:
+            os._exit(1)
 
-    def child(self, request: dict, reader: int, writer: int) -> None:
-        for descriptor in (0, 1):
-            os.dup2(self.null, descriptor)
-        for descriptor in (self.null, reader, *self.watched[1:]):
-            os.close(descriptor)
-        sources = request["programs"]
-        cpu = int(request["timeout"]) + 2 if request["lonely"] else int(len(sources) * (programs.SLICE + STUCK)) + 2
-        jail.confine_child(self.layers, self.base + request["memory"], cpu, self.process)
 
-        def send(result: object) -> None:
-            write_all(writer, dumps(result).encode())
+def read_all(descriptor: int, length: int) -> bytes:
+    pieces = []
+    while length:
+        pieces.append(os.read(descriptor, min(length, 1 << 20)))
+        if not pieces[-1]:
+            os._exit(1)  # the parent gave us up
+        length -= len(pieces[-1])
+    return b"".join(pieces)
 
-        if request["lonely"]:
-            for module in ("random", "numpy.random"):  # forked children draw the same numbers every time
-                if module in sys.modules:
-                    sys.modules[module].seed(0)
-            programs.lone(sources[0], self.names, send)
-        else:
-            send(programs.batch(sources, self.rules, self.progress))
-        os._exit(0)
+
+def send(descriptor: int, text: str) -> None:
+    body = text.encode()
+    write_all(descriptor, len(body).to_bytes(4, "big") + body)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -180,6 +169,7 @@ def main() -> None:
     sys.path += directories
     for module in prelude.MODULES:
         importlib.import_module(module)
+    del sys.modules["_socket"]  # ours: programs can't import it
     names = prelude.heavy_names() if kind == "heavy" else prelude.LIGHT
     sys.path.clear()
     sys.path_importer_cache.clear()
