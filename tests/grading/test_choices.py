@@ -142,3 +142,12 @@ def test_letters_are_compared_as_letters() -> None:
     assert grade("answer: b", "B", "choice").verdict == "correct"
     assert grade("answer: b", "(C)", "choice").verdict == "wrong"
     assert grade("no idea", "nothing", "choice").verdict == "unparsed"
+
+
+@pytest.mark.parametrize(
+    "answer", ["1.5123456789012345e308 million", "-1.5123456789012345e308 million", f"{'9' * 310}.5"]
+)
+def test_a_number_beyond_the_largest_double_is_near_to_no_option(answer):
+    options = {"A": "28", "B": "1e300"}
+    assert extract(answer, "choice", options=options, tolerance=math.inf).value is None
+    assert extract(answer, "number").error == "malformed"

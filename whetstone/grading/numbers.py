@@ -70,8 +70,6 @@ def number(token: re.Match[str]) -> Number | None:
         if power:
             exact = not isinstance(value, float)
             value = value * Fraction(10) ** power if exact else _double(f"{digits}{decimals}e{power}")
-            if value == math.inf:
-                return None
         over = groups["den"] or groups["xd"] or groups["md"] or groups["md1"]
         if over:
             if int(over) == 0:
@@ -80,6 +78,8 @@ def number(token: re.Match[str]) -> Number | None:
             value = Fraction(value, int(over)) if groups["den"] else value + Fraction(int(part), int(over))
     if groups["scale"]:
         value *= 10 ** _SCALES[groups["scale"].lower()]
+    if value == math.inf:  # beyond the largest double
+        return None
     value = -value if negative else value
     return int(value) if isinstance(value, Fraction) and value.denominator == 1 else value
 
