@@ -10,6 +10,7 @@ from pydantic import Field
 
 from stages import common, output, serving
 from stages.run import journal
+from stages.run.terminal import plain
 from whetstone import records
 from whetstone.engines.base import Sampling
 from whetstone.prompts import strategies
@@ -41,7 +42,7 @@ def show(section: Infer, prompt: strategies.FewShotPrompt, problems: pd.DataFram
     for problem in problems.itertuples():
         text = prompt.render(problem.question, section.shots)
         size = f"{len(encode(text).ids)} tokens" if encode else f"{len(text)} characters"
-        click.echo(f"{text}\n\n--- {problem.id}: {size}, answer {problem.answer}\n")
+        click.echo(plain(f"{text}\n\n--- {problem.id}: {size}, answer {problem.answer}\n"))
 
 
 @click.command(cls=common.Stage)

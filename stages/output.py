@@ -43,16 +43,15 @@ def seconds() -> float:
 
 def finish(title: str, **facts: object) -> None:
     """The table at a stage's end: rows in and out, what was dropped and why, result, place, time."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from stages.run.terminal import Terminal
 
     table = Table(title=f"[bold]{title}[/]", title_justify="left", show_header=False, box=None, pad_edge=False)
     for name, fact in ending(facts, COUNTS, seconds()):
         table.add_row(Text(name, style="dim"), Text(fact))
-    console = Console(highlight=False)
-    console.width = console.width if console.is_terminal else 118
-    console.print(table)
+    Terminal(wide=118).print(table)
 
 
 def ending(facts: Mapping[str, object], counts: Mapping[str, Any], took: float) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ import click
 import pandas as pd
 
 from stages import common, output, run
+from stages.run.terminal import plain
 from whetstone import records
 from whetstone.engines.base import Sampling
 from whetstone.errors import UserError
@@ -59,8 +60,7 @@ def fit(epoch: str, kind: str) -> dict[str, Any]:
     if rows.empty:
         raise UserError(f"{table}: 0 rows to train {epoch} on; metrics/preprocess/{epoch}.json tells what was dropped")
     out, scratch = Path("models") / epoch / "adapter", common.scratch("train", epoch)
-    runtime = common.section("runtime", common.Runtime)
-    report_to = runtime.report_to if first else "none"
+    report_to = common.runtime().report_to if first else "none"
     options: dict[str, Any] = {"tracker": trackers.tracker(report_to, epoch, common.scratch("dvclive"))}
     if config.select == "dev_accuracy":
         evaluate = common.section("evaluate", common.Evaluate)
@@ -150,7 +150,7 @@ def process(epoch: str, kind: str) -> None:
     try:
         fit(epoch, kind)
     except UserError as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {plain(str(error))}")
     from accelerate import PartialState
 
     PartialState().destroy_process_group()  # left to the exit, NCCL's thread may outlive what it calls, and abort

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import click
 from rich.columns import Columns
-from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
 from stages import common, serving
 from stages.infer import Infer, prompt_of
 from stages.run import Command
+from stages.run.terminal import Terminal
 from whetstone.engines.base import Engine, Request, Sampling
 from whetstone.prompts import strategies
 
@@ -112,7 +112,7 @@ def main(checkpoint: str, strategy: str | None, question: tuple[str, ...]) -> No
     shape = common.structure()
     common.epoch_of(checkpoint)
     name = strategies.strategy(strategy or best_single(shape.datasets[0]) or shape.strategies[0]).name
-    console = Console(highlight=False)
+    console = Terminal()
     with serving.open_engines("base", checkpoint) as (base, tuned):
         for one in asked(question):
             answers = [panel("base", few_shot(base, one, name)), panel(checkpoint, first_attempt(tuned, one))]

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from ruamel.yaml import YAML
 
 from stages import code
 from stages.run import manifest
+from stages.run.terminal import Terminal
 from whetstone.errors import UserError
 
 WORKSPACE = "workspace"
@@ -59,11 +59,9 @@ def load(repo: Any, path: str | Path) -> Any:
         return json.load(file) if place.endswith(".json") else YAML(typ="safe").load(file)
 
 
-def terminal() -> Console:
+def terminal() -> Terminal:
     """Where reports are printed: as wide as the terminal, and wide where there is none."""
-    console = Console(highlight=False)
-    console.width = console.width if console.is_terminal else 160
-    return console
+    return Terminal(wide=160)
 
 
 def pipeline(repo: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from filelock import FileLock, Timeout
 
-from stages.run import manifest, signals
+from stages.run import manifest, signals, terminal
 from whetstone.errors import UserError
 
 
@@ -40,7 +40,7 @@ class Command(click.Command):
         try:
             return self.work(context)
         except UserError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(terminal.plain(str(error))) from error
         except KeyboardInterrupt:
             stop = click.ClickException("interrupted; what was finished is kept in .scratch, run again to go on")
             stop.exit_code = 130

@@ -62,3 +62,9 @@ def test_what_goes_wrong_is_said(chat, reply, said):
 def test_a_checkpoint_that_is_not_there(tuned):
     output = tuned.run("chat", "--checkpoint", "epoch9", fails=True)
     assert "`epochs.train` has no 'epoch9', but epoch1, epoch2" in output
+
+
+def test_neither_a_model_nor_its_program_steers_the_terminal(chat):
+    output = chat(reply=" program:\nprint('\\x1b[2J\\x07 wiped')\nanswer = '\x1b]52;c;aGk=\x07'")
+    assert "printed: [2J wiped" in output and "]52;c;aGk=" in output
+    assert not set(output) & {"\x1b", "\x07"}
