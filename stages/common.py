@@ -18,6 +18,7 @@ from whetstone.errors import UserError
 from whetstone.validation import validated
 
 PARAMS, RAW = Path("params.yaml"), Path("data/raw")
+MAY_LACK = "WHETSTONE_SANDBOX_MAY_LACK"  # what whetstone/grading/layers.py reads
 Section = TypeVar("Section", bound=BaseModel)
 
 
@@ -57,12 +58,14 @@ class Runtime(Strict):
     """Knobs that can't change a result, so that no stage depends on them.
 
     `options` are those of the engine's class, such as `tensor_parallel_size` of vllm or `key_variable` of openai.
+    `sandbox_may_lack` names layers of isolation without which a model's programs run all the same (docs/security.md).
     """
 
     device: str | None = None
     slots: int = Field(256, ge=1)
     options: dict[str, Any] = {}
     report_to: Literal["none", "trackio", "wandb", "mlflow", "dvclive"] = "none"
+    sandbox_may_lack: list[Literal["limits", "network", "user", "capabilities", "landlock", "seccomp"]] = []
 
 
 class Structure(NamedTuple):
@@ -100,6 +103,19 @@ def section(name: str, schema: type[Section]) -> Section:
     if name not in params:
         raise UserError(f"{PARAMS}: section `{name}` is missing; add it (keys: {', '.join(schema.model_fields)})")
     return validated(params[name] or {}, schema, str(PARAMS), name)
+
+
+def runtime() -> Runtime:
+    """The section `runtime`. What it says of the sandbox holds from now on, also in processes that this one starts.
+
+    Raises:
+        UserError: as `section` does.
+    """
+    found = section("runtime", Runtime)
+    if found.sandbox_may_lack:
+        already = os.environ.get(MAY_LACK, "").split(",")
+        os.environ[MAY_LACK] = ",".join(filter(None, dict.fromkeys([*already, *found.sandbox_may_lack])))
+    return found
 
 
 def structure() -> Structure:

@@ -41,7 +41,7 @@ def open_engines(*labels: str) -> Iterator[list[engines.Engine]]:
     A server of the openai engine is asked for the base model by `model.name`, for an epoch's by its folder, which is
     what `vllm serve models/epoch1/merged` calls it.
     """
-    spec, runtime = common.section("engine", Engine), common.section("runtime", common.Runtime)
+    spec, runtime = common.section("engine", Engine), common.runtime()
     settings = {"slots": runtime.slots, **spec.options, **runtime.options}
     device = "cpu"
     if spec.kind == "openai":

@@ -71,7 +71,7 @@ def disk(repo: Any) -> str:
 
 def device() -> str:
     """What the parameters ask of the machine is there, as far as can be told without torch."""
-    engine, runtime = common.section("engine", serving.Engine), common.section("runtime", common.Runtime)
+    engine, runtime = common.section("engine", serving.Engine), common.runtime()
     gpu = shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
     if engine.kind == "vllm" and importlib.util.find_spec("vllm") is None:
         raise UserError(f"{common.PARAMS}: `engine.kind` is vllm, which isn't installed here; `make vllm` does")
@@ -85,6 +85,17 @@ def device() -> str:
     return f"{engine.kind} on {runtime.device or ('a GPU' if gpu else 'the CPU')}, {manifest.device()}"
 
 
+def sandbox() -> str:
+    """Model-written programs can be confined here, or what is missing may be."""
+    from whetstone.grading import layers, sandbox
+
+    common.runtime()
+    held = sandbox.layers()
+    layers.require(held)
+    missing = [name for name, layer in held.items() if not layer.holds]
+    return f"whole: {', '.join(held)}" if not missing else f"lacks {', '.join(missing)}, which was accepted"
+
+
 def findings() -> Iterator[tuple[str, str]]:
     yield "params.yaml", "valid, with its prompts and base model"
     with lineage.opened() as repo:
@@ -92,6 +103,7 @@ def findings() -> Iterator[tuple[str, str]]:
         yield "tables", tables(repo)
         yield "disk", disk(repo)
     yield "device", device()
+    yield "sandbox", sandbox()
 
 
 def run() -> None:

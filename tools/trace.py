@@ -1,7 +1,7 @@
 """Where a checkpoint or a training row comes from.
 
-    make trace MODEL=models/epoch2     the tree from checkpoint to training set, attempts, prompts and problems
-    make trace EXAMPLE=<id>            the sampled text behind one row of a training set
+make trace MODEL=models/epoch2     the tree from checkpoint to training set, attempts, prompts and problems
+make trace EXAMPLE=<id>            the sampled text behind one row of a training set
 """
 
 from __future__ import annotations

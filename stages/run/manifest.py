@@ -67,6 +67,7 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
             "experiment": os.environ.get("DVC_EXP_NAME"),
             "device": device(),
             "packages": packages(),
+            "sandbox": layers(),
             **before,
             "code": _code(stage),
             "rows": {"in": None, "out": None, "dropped": {}},
@@ -187,6 +188,12 @@ def packages() -> dict[str, str]:
     """Versions of Python and of those PACKAGES that this process has imported."""
     found = {name: _version(name) for name in PACKAGES if name in sys.modules}
     return {"python": platform.python_version(), **found}
+
+
+def layers() -> dict[str, str] | None:
+    """Which layers confined what the model wrote, and why one was missing; None if nothing ran in the sandbox."""
+    found = sys.modules.get("whetstone.grading.layers")
+    return found.seen() if found is not None else None
 
 
 def _version(name: str) -> str:
