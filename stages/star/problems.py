@@ -36,6 +36,7 @@ class Problems(common.Strict):
     dev_share: float = Field(0.1, gt=0, lt=0.5)  # of the groups of sources that are to be divided
     test_share: float = Field(0.1, gt=0, lt=0.5)
     train_on_test: bool = False
+    unaligned: bool = False  # other questions in each language are meant
 
     @model_validator(mode="after")
     def _one_origin(self) -> Problems:
@@ -51,7 +52,8 @@ def made(section: Problems) -> tuple[pd.DataFrame, dict]:
     if section.world is None:
         from whetstone.problems.choice_splits import assemble
 
-        return assemble(section.sources, section.dev_share, section.test_share, section.train_on_test)
+        shares = section.dev_share, section.test_share
+        return assemble(section.sources, *shares, section.train_on_test, section.unaligned)
     from whetstone.problems.world.choices import generate
 
     world = section.world

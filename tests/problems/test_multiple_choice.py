@@ -157,7 +157,8 @@ def test_mmmlu_in_both_of_its_layouts(layout, monkeypatch):
 def test_global_mmlu_groups_by_its_sample_id(monkeypatch):
     monkeypatch.setattr(reading, "hub_rows", lambda *_: iter([("row 1", GLOBAL_ROW)]))
     frame = load(ChoiceSource(kind="global_mmlu", dataset="x/Global-MMLU", revision=SHA, config="sw", language="sw"))
-    assert "mmlu:anatomy/test/7" in frame.iloc[0]["keys"] and frame.iloc[0]["answer"] == "C"
+    assert frame.iloc[0][["set", "part_of_set", "place"]].tolist() == ["mmlu", "test", "anatomy/test/7"]
+    assert frame.iloc[0]["answer"] == "C"
 
 
 def test_mmlu_of_the_hub(monkeypatch):

@@ -1,7 +1,8 @@
 """Public multiple-choice sets as PROBLEM rows: MMLU, MMMLU, Global-MMLU, LogiQA 2.0, AQuA, CommonsenseQA.
 
-`source` says data set and language (`mmlu:yo`). Each row has the keys by which it belongs together with others: its
-id, the same in every language, its text, and its passage. `problems.choice_splits` makes groups and splits of them.
+`source` says data set and language (`mmlu:yo`). Each row has the keys by which it belongs together with others (its
+text, its passage, an id that its set gives it in every language), and the place by which `problems.alignment` finds
+the same question in other languages and layouts. `problems.choice_splits` makes groups and splits of them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,6 +27,7 @@ from whetstone.records import fingerprint
 Kind = Literal["mmlu", "simple_evals", "mmmlu", "global_mmlu", "logiqa2", "aqua", "commonsenseqa"]
 _HUB = ("mmmlu", "global_mmlu", "simple_evals", "mmlu")
 _LONG = 40  # words from which on the text before a question is a passage that several questions may share
+SPLIT_NAMES = {"validation": "val"}
 _NUMBERED = re.compile(r"^\s*(?:\(?[A-J]\)|[A-J]\.)\s*")
 
 
@@ -66,8 +69,9 @@ class ChoiceSource(BaseModel):
 
 
 class Item(NamedTuple):
-    """One question as its data set tells it. `key` names it in every language; `passage` is text before it that other
-    questions may share."""
+    """One question as its data set tells it. `key` names it within its source; `place` is its number in its subject
+    (`anatomy/test/7`) or its file, None where `key` is an id that the set gives in every language; `passage` is text
+    before it that other questions may share."""
 
     question: str
     options: list[str]
@@ -76,12 +80,14 @@ class Item(NamedTuple):
     family: str | None = None
     passage: str | None = None
     published: str | None = None  # where the file, not the source, tells
+    place: str | None = None
 
 
 def load(source: ChoiceSource) -> pd.DataFrame:
-    """The problems of one source, as records.PROBLEM with two columns more: `keys` (what makes two rows one group) and
-    `published`. Rows are in the source's order; `attrs["counts"]` tells rows read, kept, and dropped by reason:
-    `answer` (names no option), `options` (fewer than two, or two the same).
+    """The problems of one source, as records.PROBLEM with columns more: `keys` (what makes two rows one group),
+    `published`, and `set`, `part_of_set` (its split there) and `place`, by which sources are aligned. Rows are in the
+    source's order; `attrs["counts"]` tells rows read, kept, and dropped by reason: `answer` (names no option),
+    `options` (fewer than two, or two the same).
 
     Raises:
         UserError: a file is missing or malformed, a column is missing, or no row is left.
@@ -100,7 +106,9 @@ def load(source: ChoiceSource) -> pd.DataFrame:
         if not question:
             raise UserError(f"{where}: the question is empty; correct the row or leave it out")
         set_name = "mmlu" if source.kind in ("mmmlu", "global_mmlu", "simple_evals") else source.kind
-        keys = [f"{set_name}:{item.key}", f"text:{normalise(question)}"]
+        keys = [f"text:{normalise(question)}"]
+        if item.place is None:
+            keys.append(f"{set_name}:{item.key}")
         shared = item.passage or _passage(question)
         if shared and len(shared.split()) >= _LONG:
             keys.append(f"passage:{normalise(shared)}")
@@ -120,6 +128,9 @@ def load(source: ChoiceSource) -> pd.DataFrame:
                 "options": options,
                 "keys": keys,
                 "published": source.published or item.published or source.was_published_as,
+                "set": set_name,
+                "part_of_set": SPLIT_NAMES.get(published := item.published or source.was_published_as, published),
+                "place": item.place,
             }
         )
     if not rows:
@@ -166,10 +177,13 @@ def subject(name: str) -> str:
 def _mmlu(source: ChoiceSource) -> Iterator[tuple[str, Item]]:
     """The original files: no header, six cells; `anatomy_test.csv`, `anatomy_test_zu.csv`. And cais/mmlu."""
     if source.dataset:
-        for number, (where, row) in enumerate(_hub(source)):
+        seen: Counter = Counter()
+        for where, row in _hub(source):
             letter = LETTERS[int(row["answer"])]
             name = subject(_cell(row, "subject", where))
-            yield where, Item(_cell(row, "question", where), row["choices"], letter, f"{name}/{number}", name)
+            place = f"{name}/{SPLIT_NAMES.get(source.hub_split, source.hub_split)}/{seen[name]}"
+            seen[name] += 1
+            yield where, Item(_cell(row, "question", where), row["choices"], letter, place, name, place=place)
         return
     for file in reading.files(source.path):
         name, split = subject(file.name), _file_split(file)
@@ -179,10 +193,8 @@ def _mmlu(source: ChoiceSource) -> Iterator[tuple[str, Item]]:
                 if len(cells) != 6:
                     raise UserError(f"{where}: {len(cells)} cells, expected question, A, B, C, D and the answer")
                 question, *options, letter = cells
-                yield (
-                    where,
-                    Item(question, options, letter.strip().upper(), f"{name}/{split}/{number}", name, None, split),
-                )
+                place = f"{name}/{split}/{number}"
+                yield where, Item(question, options, letter.strip().upper(), place, name, None, split, place)
 
 
 def _file_split(file: Path) -> str:
@@ -191,20 +203,22 @@ def _file_split(file: Path) -> str:
 
 
 def _simple_evals(source: ChoiceSource) -> Iterator[tuple[str, Item]]:
-    """Question, A to D, Answer, Subject: the CSV files of simple-evals and MMMLU. The row's number is its id in every
-    language."""
+    """Question, A to D, Answer, Subject: the CSV files of simple-evals and MMMLU. The first column, which has no name,
+    numbers the rows alike in every language."""
     for number, (where, row) in enumerate(_rows(source)):
+        place = str(row.get("", row.get("Unnamed: 0", number)))
         options = [_cell(row, letter, where) for letter in "ABCD"]
         answer = _cell(row, "Answer", where).strip().upper()
         name = subject(_cell(row, "Subject", where))
-        yield where, Item(_cell(row, "Question", where), options, answer, str(number), name)
+        yield where, Item(_cell(row, "Question", where), options, answer, place, name, place=place)
 
 
 def _global_mmlu(source: ChoiceSource) -> Iterator[tuple[str, Item]]:
     for where, row in _rows(source):
         options = [_cell(row, f"option_{letter}", where) for letter in "abcd"]
         answer, key = _cell(row, "answer", where).strip().upper(), _cell(row, "sample_id", where)
-        yield where, Item(_cell(row, "question", where), options, answer, key, subject(_cell(row, "subject", where)))
+        name, split = subject(_cell(row, "subject", where)), re.search(r"/(dev|val|test)/\d+$", key)
+        yield where, Item(_cell(row, "question", where), options, answer, key, name, None, split and split[1], key)
 
 
 def _lines(file: Path) -> Iterator[tuple[str, reading.Row]]:
@@ -218,18 +232,20 @@ def _lines(file: Path) -> Iterator[tuple[str, reading.Row]]:
 
 def _logiqa2(source: ChoiceSource) -> Iterator[tuple[str, Item]]:
     """JSON Lines, named .txt. The answer is a number from 0; ids repeat, so text and question are the id."""
-    for where, row in _lines(Path(source.path)) if source.path.endswith(".txt") else reading.rows(source.path):
+    rows = _lines(Path(source.path)) if source.path.endswith(".txt") else reading.rows(source.path)
+    for number, (where, row) in enumerate(rows):
         passage, question = _cell(row, "text", where).strip(), _cell(row, "question", where).strip()
         kinds = row.get("type")
         family = min(kinds) if isinstance(kinds, dict) and kinds else None
         answer = LETTERS[int(_cell(row, "answer", where))]
-        yield where, Item(question, row["options"], answer, normalise(passage + question), family, passage)
+        key = normalise(passage + question)
+        yield where, Item(question, row["options"], answer, key, family, passage, place=str(number))
 
 
 def _aqua(source: ChoiceSource) -> Iterator[tuple[str, Item]]:
-    for where, row in reading.rows(source.path):
-        question = _cell(row, "question", where)
-        yield where, Item(question, row["options"], _cell(row, "correct", where).strip(), normalise(question))
+    for number, (where, row) in enumerate(reading.rows(source.path)):
+        question, letter = _cell(row, "question", where), _cell(row, "correct", where).strip()
+        yield where, Item(question, row["options"], letter, normalise(question), place=str(number))
 
 
 def _commonsenseqa(source: ChoiceSource) -> Iterator[tuple[str, Item]]:
