@@ -81,6 +81,15 @@ class Sample(common.Strict):
         return self
 
 
+def check_orders(sample: Sample, min_right: int) -> None:
+    """Raises UserError where no problem could be right under enough orders to teach."""
+    if min_right > sample.orders:
+        raise UserError(
+            f"{common.PARAMS}: `curate.min_right` is {min_right}, but `sample.orders` is {sample.orders}: no problem "
+            "can be right under more orders of its options than it is asked under; raise `sample.orders`"
+        )
+
+
 class Stop(common.Strict):
     """An arm is stopped once dev accuracy was below its best for so many iterations in a row."""
 

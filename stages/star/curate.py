@@ -40,8 +40,7 @@ def main(iteration: str) -> None:
         records.write([], schema, out)
         common.write_json(metrics, {"stopped": best})
         return click.echo(f"{iteration}: this arm has stopped, {best} is its best; nothing is curated")
-    if options.min_right > sample.k:
-        raise UserError(f"{common.PARAMS}: `curate.min_right` is {options.min_right}, but `sample.k` is {sample.k}")
+    star.check_orders(sample, options.min_right)
     table = Path("data/attempts") / f"{spec.attempts}.parquet"
     attempts, problems, prompt = records.read(table, records.ATTEMPT), star.problems("train"), star.prompt(prompting)
     ways = {problem.id: asked(problem, prompt, prompting) for problem in problems.itertuples()}

@@ -38,6 +38,7 @@ LISTS = ()
 def check() -> None:
     """Raises UserError for iterations that don't fit together, or a prompt that isn't as it should be."""
     star.iterations()
+    star.check_orders(common.section("sample", star.Sample), common.section("curate", Curation).min_right)
     star.prompt(common.section("prompt", star.Prompt))
 
 

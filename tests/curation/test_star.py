@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pandas as pd
@@ -13,6 +14,7 @@ from whetstone import records
 from whetstone.curation.degenerate import Gates
 from whetstone.curation.star import HINTED, Asked, Curation, curate
 from whetstone.errors import UserError
+from whetstone.prompts import choices
 
 GATES = Gates()
 LOOP = "so " * 200
@@ -29,6 +31,7 @@ def attempt(
         "problem_id": problem,
         "sample": sample,
         "variant": HINTED if hinted else str(sample % orders),
+        "gold": "BCDA"[0 if hinted else sample % orders % 4],
         "text": texts[mark].format(n=sample) if text is None else text,
         "verdict": {"+": "correct", "~": "correct", "-": "wrong", "o": "unparsed"}[mark],
         "finish_reason": "length" if mark == "o" else "stop",
@@ -61,21 +64,58 @@ def test_right_rationales_become_examples_of_the_prompt_that_they_were_sampled_w
 
 @pytest.mark.parametrize(
     ("marks", "min_right", "kept"),
-    [("+---", 1, 1), ("+---", 2, 0), ("++--", 2, 2), ("++--", 3, 0), ("+~--", 2, 0), ("+o+-", 2, 2)],
+    [("+---", 1, 1), ("+---", 2, 0), ("++--", 2, 2), ("++--", 3, 0), ("+~--", 2, 0), ("+oo+", 2, 2)],
 )
 def test_one_lucky_guess_is_not_learnt_from(marks, min_right, kept):
     """And what is right in the wrong language, or degenerate, doesn't count as right."""
-    found = run(attempts(p=marks, sure="++++"), min_right=min_right, per_problem=4)
+    found = run(attempts(p=marks, sure="++++", orders=4), min_right=min_right, per_problem=4)
     assert sum(e["problem_id"] == "p" for e in found.examples) == kept
 
 
-def test_a_guesser_passes_less_often_the_more_samples_have_to_be_right():
-    """Of four options a guess is right one time in four; two of four samples, 26 %; three, 5 %."""
-    import itertools
+@pytest.mark.parametrize("marks", ["+-+-", "-+-+"])
+def test_right_twice_under_one_order_of_the_options_is_right_once(marks):
+    """Samples 0 and 2 see one order, 1 and 3 the other: a letter that a model merely likes is right in one alone."""
+    found = run(attempts(p=marks, sure="++++"))
+    assert {e["problem_id"] for e in found.examples} == {"sure"}
+    everything = found.statistics["all"]
+    assert (everything["consistent"], everything["right_at_too_few_letters"]) == (1, 1)
+    assert {p["problem_id"] for p in run(attempts(p=marks, sure="++--"), "dpo").pairs} <= {"sure"}
 
-    p = {k: sum(0.25 ** sum(c) * 0.75 ** (4 - sum(c)) for c in itertools.product((0, 1), repeat=4) if sum(c) >= k)
-         for k in (1, 2, 3)}  # fmt: skip
-    assert [round(p[k], 2) for k in (1, 2, 3)] == [0.68, 0.26, 0.05]
+
+@pytest.mark.parametrize("said", "ABCD")
+@pytest.mark.parametrize(("k", "orders"), [(4, 2), (4, 4), (8, 4), (12, 6)])
+def test_a_model_that_always_says_one_letter_teaches_nothing(said, k, orders):
+    """Also where the options' order was shuffled after all its turns, and the letter is right under several."""
+    problems = pd.DataFrame({"id": [f"p{i}" for i in range(60)], "language": "en"})
+    rows = []
+    for number, problem in enumerate(problems["id"]):
+        for sample in range(k):
+            order = choices.order_of(problem, sample % orders, 4)
+            _, gold = choices.shown("wxyz", "ABCD"[number % 4], order)
+            rows.append(attempt(problem, sample, "+" if gold == said else "-", orders=orders) | {"gold": gold})
+    asked = dict.fromkeys(problems["id"], Asked("en", str))
+    with pytest.raises(UserError, match="problems right at enough letters: 0"):
+        curate(pd.DataFrame(rows), problems, asked, "sft", Curation(), GATES)
+
+
+@pytest.mark.parametrize(
+    ("k", "orders", "min_right", "share"), [(4, 2, 1, 0.68), (4, 2, 2, 0.19), (4, 4, 2, 0.26), (4, 4, 3, 0.05)]
+)
+def test_a_guesser_passes_less_often_the_more_orders_have_to_be_right(k, orders, min_right, share):
+    """Of four options a guess is right one time in four: every outcome of k samples, by its likelihood."""
+    outcomes = {f"p{i}": "".join(marks) for i, marks in enumerate(itertools.product("+-", repeat=k))}
+    found = run(attempts(orders=orders, **outcomes), min_right=min_right)
+    taught = {e["problem_id"] for e in found.examples}
+    likelihood = sum(0.25 ** outcomes[p].count("+") * 0.75 ** outcomes[p].count("-") for p in taught)
+    assert round(likelihood, 2) == share
+
+
+def test_a_problem_without_its_attempt_is_an_error_not_full_coverage():
+    problems = pd.DataFrame({"id": ["p", "q", "r"], "language": "en"})
+    asked = {name: Asked("en", str) for name in problems["id"]}
+    table = attempts(hinted={"q": "+"}, p="++++")
+    with pytest.raises(UserError, match="2 of 3 problems have no attempt, such as 'q'"):
+        curate(table, problems, asked, "sft", Curation(), GATES)
 
 
 @pytest.mark.parametrize(("how", "per_problem", "kept"), [("sft", 2, 2), ("sft", None, 4), ("sft_unique", 2, 1)])
@@ -132,8 +172,8 @@ def test_pairs_share_their_prompt_and_so_the_order_of_their_options():
 
 @pytest.mark.parametrize(("marks", "limit", "pairs"), [("+++++-----", 2, 2), ("+++++-----", 9, 5), ("++++", 2, 0)])
 def test_pairs_of_a_question_are_bounded_and_no_attempt_is_in_two(marks, limit, pairs):
-    table = attempts(p=marks, q="++--", orders=1)
-    found = [p for p in run(table, "dpo", pairs_per_problem=limit).pairs if p["problem_id"] == "p"]
+    made = run(attempts(p=marks, q="++--", orders=1), "dpo", min_right=1, pairs_per_problem=limit)
+    found = [p for p in made.pairs if p["problem_id"] == "p"]
     ids = [one for pair in found for one in pair["attempt_ids"]]
     assert len(found) == pairs and len(set(ids)) == len(ids)
 
@@ -145,16 +185,16 @@ def test_pairs_are_matched_in_length():
         attempt("p", 2, "-", " a b c d. The answer is C.", orders=1),
         attempt("p", 3, "-", " ".join(a + b for a in "abcdefgh" for b in "ijklmnop") + " The answer is C.", orders=1),
     ]
-    found = run(pd.DataFrame(rows), "dpo", pairs_per_problem=4, length_ratio=1.5)
+    found = run(pd.DataFrame(rows), "dpo", min_right=1, pairs_per_problem=4, length_ratio=1.5)
     assert [p["attempt_ids"] for p in found.pairs] == [["base:p:direct:0", "base:p:direct:2"]]
     assert found.statistics["all"]["pairs_without_match"] == 1
 
 
 def test_loops_are_cut_and_one_a_question_is_enough():
-    found = run(attempts(p="++++oooo", orders=1), "dpo", pairs_per_problem=4, loop_words=10)
+    found = run(attempts(p="++++oooo", orders=1), "dpo", min_right=1, pairs_per_problem=4, loop_words=10)
     assert len(found.pairs) == 1
     assert found.pairs[0]["rejected"].split() == ["so"] * 10 and found.pairs[0]["rejected_strategy"] == "degenerate"
-    none = run(attempts(p="++oo", q="++--", orders=1), "dpo", loops_per_problem=0)
+    none = run(attempts(p="++oo", q="++--", orders=1), "dpo", min_right=1, loops_per_problem=0)
     assert {p["problem_id"] for p in none.pairs} == {"q"}
 
 

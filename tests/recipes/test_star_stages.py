@@ -229,10 +229,12 @@ def test_more_orders_than_samples_are_refused(star):
     star.save()
     assert "orders (5) is more than k (4)" in star.run("sample", "--model", "base", fails=True)
     star.params["sample"]["orders"] = 2
-    star.params["curate"]["min_right"] = 5
+    star.params["curate"]["min_right"] = 3
     star.save()
     baseline(star)
-    assert "`curate.min_right` is 5, but `sample.k` is 4" in star.run("curate", "--iteration", "sft1", fails=True)
+    told = "`curate.min_right` is 3, but `sample.orders` is 2"
+    assert told in star.run("check", fails=True)
+    assert told in star.run("curate", "--iteration", "sft1", fails=True)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Attempts at multiple choice to training data, as STaR does it: keep the rationales that reached the right answer.
 
 arXiv 2203.14465, with what its limits ask for where a guess is right one time in four: a question's rationales count
-only if enough of its samples were right under different orders of the options, degenerate texts don't count at all,
+only if it was right with the right option at enough different letters, degenerate texts don't count at all,
 and no question teaches more than its share. Rationales found with the right option marked ("rationalization") are kept
 for questions that nothing else solved; the mark is in the prompt that was sampled, never in what is trained on.
 """
@@ -23,7 +23,7 @@ from whetstone.records import fingerprint
 
 Strategy = Literal["sft", "sft_unique", "dpo"]
 HINTED = "hinted"  # variant of an attempt that saw the right option marked, under the problem's own order
-_ATTEMPT = ["id", "problem_id", "sample", "variant", "text", "verdict", "finish_reason"]
+_ATTEMPT = ["id", "problem_id", "sample", "variant", "gold", "text", "verdict", "finish_reason"]
 
 
 class Curation(BaseModel):
@@ -31,7 +31,7 @@ class Curation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     min_right: int = Field(
-        2, ge=1, description="a question teaches only if so many of its samples are right, under whatever order"
+        2, ge=1, description="a question teaches only if it was right with the right option at so many letters"
     )
     per_problem: int | None = Field(
         2, ge=1, description="most examples of one question; null keeps every right sample, repeated ones included"
@@ -47,15 +47,16 @@ class Curation(BaseModel):
 
 
 class Asked(NamedTuple):
-    """How a problem was asked: the language that its rationale had to be in, and the prompt of a sample by its number,
-    without any hint."""
+    """How a problem was asked: the language that its rationale had to be in, and the prompt by the number of an order
+    of its options, without any hint."""
 
     expected: str | None
     prompt: Callable[[int], str]
 
 
 class Sampled(NamedTuple):
-    """An attempt as curation sees it; `order` numbers the order in which the options were shown."""
+    """An attempt as curation sees it; `order` numbers the order in which the options were shown, and `gold` is the
+    letter that was right there."""
 
     id: str
     problem_id: str
@@ -65,6 +66,7 @@ class Sampled(NamedTuple):
     right: bool
     fault: str | None
     order: int
+    gold: str
 
 
 class Curated(NamedTuple):
@@ -76,34 +78,40 @@ class Curated(NamedTuple):
 
 
 def load(
-    attempts: pd.DataFrame, asked: Mapping[str, Asked], gates: degenerate.Gates
+    attempts: pd.DataFrame, problems: Sequence[str], asked: Mapping[str, Asked], gates: degenerate.Gates
 ) -> dict[str, list[Sampled]]:
     """Attempts by problem, each with its fault.
 
     Raises:
-        UserError: an attempt names a problem that nobody asked.
+        UserError: an attempt names a problem that nobody asked, or a problem was never asked without a hint: every
+            problem counts in what is told of them.
     """
     unknown = sorted(set(attempts["problem_id"]) - set(asked))
     if unknown:
         raise UserError(f"{len(unknown)} problems of the attempts aren't among the problems, such as {unknown[0]!r}")
+    direct = set(attempts.loc[attempts["variant"] != HINTED, "problem_id"])
+    if missing := sorted(set(problems) - direct):
+        raise UserError(
+            f"{len(missing)} of {len(problems)} problems have no attempt, such as {missing[0]!r}; sample them again"
+        )
     among = tuple(sorted({one.expected for one in asked.values() if one.expected} | {"en"}))
     rows = []
-    for one_id, problem_id, sample, variant, text, verdict, finish in attempts[_ATTEMPT].itertuples(False, None):
+    for one_id, problem_id, sample, variant, gold, text, verdict, finish in attempts[_ATTEMPT].itertuples(False, None):
         fault = degenerate.fault(
             text, finish, gates, expected=asked[problem_id].expected, among=among, hinted=variant == HINTED
         )
-        right = verdict == "correct"
-        hinted = variant == HINTED
+        right, hinted = verdict == "correct", variant == HINTED
         order = 0 if hinted else int(variant)
-        rows.append(Sampled(one_id, problem_id, sample, hinted, text, right, fault, order))
+        rows.append(Sampled(one_id, problem_id, sample, hinted, text, right, fault, order, gold))
     rows.sort(key=lambda one: (one.problem_id, one.hinted, one.sample, one.id))
     return {problem: list(own) for problem, own in groupby(rows, key=lambda one: one.problem_id)}
 
 
 def _learnable(own: Sequence[Sampled], min_right: int) -> list[Sampled]:
-    """The right and sound samples of a question that was asked without a hint, if enough of them were right."""
+    """The right and sound samples of a question that was asked without a hint, if they are right with the right option
+    at enough different letters: who always says C is right whenever C is, however many samples that are."""
     right = [one for one in own if not one.hinted and one.right and one.fault is None]
-    return right if len(right) >= min_right else []
+    return right if len({one.gold for one in right}) >= min_right else []
 
 
 def _example(one: Sampled, asked: Asked, same: Sequence[Sampled], number: int) -> dict:
@@ -198,9 +206,10 @@ def curate(
     """Training data from attempts at the problems (records.ATTEMPT, records.PROBLEM).
 
     Raises:
-        UserError: an attempt names an unknown problem, or nothing can be trained on (with the counts that say why).
+        UserError: an attempt names an unknown problem, a problem has no attempt, or nothing can be trained on (with
+            the counts that say why).
     """
-    by_problem = load(attempts, asked, gates)
+    by_problem = load(attempts, list(problems["id"]), asked, gates)
     examples: list[dict] = []
     pairs: list[dict] = []
     unmatched: Counter = Counter()
@@ -224,7 +233,7 @@ def curate(
         counts = statistics["all"]
         raise UserError(
             f"{counts['right']} of {counts['attempts']} attempts at {counts['problems']} problems are right and none "
-            f"can be trained on by {how} (faults: {counts['faults']}; problems with enough right samples: "
+            f"can be trained on by {how} (faults: {counts['faults']}; problems right at enough letters: "
             f"{counts['consistent']}). Look at the attempts' texts, raise `sample.k`, lower `curate.min_right`, or "
             "take another model"
         )
@@ -252,12 +261,14 @@ def _counts(groups: Sequence[Sequence[Sampled]], own: set[str], kept: Mapping, m
     examples = [e for e in kept["examples"] if e["problem_id"] in own]
     pairs = [p for p in kept["pairs"] if p["problem_id"] in own]
     consistent = sum(bool(_learnable(group, min_right)) for group in direct)
+    often = sum(len(_learnable(group, 1)) >= min_right for group in direct)
     return {
         "problems": len(direct),
         "attempts": len(attempts),
         "right": len(right),
         "coverage": _share(sum(any(one.right for one in group) for group in direct), len(direct)),
         "consistent": consistent,
+        "right_at_too_few_letters": often - consistent,
         "faults": degenerate.count([one.fault for one in attempts]),
         "right_but": degenerate.count([one.fault for one in right]),
         "hinted": len(hinted),

@@ -98,14 +98,15 @@ def curation(statistics: Mapping[str, dict]) -> str:
                     language,
                     *map(str, (one["problems"], one["attempts"], one["right"])),
                     percent(one["coverage"]),
-                    str(one["consistent"]),
+                    f"{one['consistent']} ({one['right_at_too_few_letters']})",
                     ", ".join(f"{fault} {n}" for fault, n in faults.items() if n) or "none",
                     f"{one['examples']} ({one['rationalized']})",
                     f"{one['pairs']} ({one['pairs_against_degenerate']})",
                 ]
             )
-    head = ["iteration", "language", "problems", "samples", "right", "coverage %", "problems right often enough",
-            "degenerate samples", "examples (rationalized)", "pairs (against degenerate)"]  # fmt: skip
+    head = ["iteration", "language", "problems", "samples", "right", "coverage %",
+            "problems right at enough letters (as often, but not at enough)", "degenerate samples",
+            "examples (rationalized)", "pairs (against degenerate)"]  # fmt: skip
     return markdown("What each iteration learnt from", head, rows)
 
 
