@@ -19,9 +19,8 @@ import pandas as pd
 
 from benchmarks import loops
 from benchmarks.loops import ROOT
-from benchmarks.smart import compared
 from whetstone import records
-from whetstone.evaluation.intervals import wilson
+from whetstone.evaluation.intervals import compare, grouped, told
 from whetstone.evaluation.star import gap
 from whetstone.report.star import outcomes
 
@@ -52,6 +51,9 @@ class Run:
             for table in tables.values()
             for one, name in zip(table["id"], table["language"], strict=True)
         }
+        self.group = {
+            one: group for table in tables.values() for one, group in zip(table["id"], table["group"], strict=True)
+        }
         self.right = {
             (model, split): outcomes(
                 records.read(folder / f"data/evaluation/{model}/{split}.parquet", records.ATTEMPT)
@@ -64,20 +66,30 @@ class Run:
             m: json.loads((folder / f"metrics/curate/{m}.json").read_text()) for m in MODELS if m != "base"
         }
 
-    def of(self, model: str, language: str, split: str = "test") -> np.ndarray:
+    def of(self, model: str, language: str, split: str = "test") -> pd.Series:
         """Outcomes of the problems of a language, or of all."""
         right = self.right[model, split]
-        chosen = [language == "all" or self.language[problem] == language for problem in right.index]
-        return right.to_numpy()[chosen]
+        return right[[language == "all" or self.language[problem] == language for problem in right.index]]
 
 
 def summarise(seeds: list[int], runs: list[Run]) -> dict:
+    """All runs ask the same problems, so a problem's outcomes in every language and under every seed are one group."""
     languages = ["all", *sorted(set(runs[0].language.values()) - {"all"})]
 
-    def pooled(model: str, language: str, split: str = "test") -> dict:
+    def outcomes_of(model: str, language: str, split: str = "test") -> tuple[np.ndarray, list[str]]:
+        """(seeds, problems) outcomes and the problems' groups."""
         right = [run.of(model, language, split) for run in runs]
-        together = np.concatenate(right)
-        return {**wilson(int(together.sum()), len(together)), "seeds": [float(one.mean()) for one in right]}
+        if not all(one.index.equals(right[0].index) for one in right):
+            raise ValueError(f"{model}, {split}: the runs asked other problems")
+        return np.stack(right), [runs[0].group[problem] for problem in right[0].index]
+
+    def pooled(model: str, language: str, split: str = "test") -> dict:
+        right, groups = outcomes_of(model, language, split)
+        return {**grouped(right, groups), "seeds": right.mean(axis=1).tolist()}
+
+    def compared(new: str, old: str, language: str) -> dict:
+        right, groups = outcomes_of(new, language)
+        return compare(right, outcomes_of(old, language)[0], groups)
 
     accuracy = {m: {name: pooled(m, name) for name in languages} for m in MODELS}
     gaps = {m: {n: gap(pooled(m, n, "train"), accuracy[m][n]) for n in languages} for m in MODELS}
@@ -95,13 +107,7 @@ def summarise(seeds: list[int], runs: list[Run]) -> dict:
         }
         for model in MODELS
     }
-    comparisons = {
-        f"{new} vs {old}": {
-            name: compared([run.of(new, name) for run in runs], [run.of(old, name) for run in runs])
-            for name in languages
-        }
-        for new, old in PAIRS
-    }
+    comparisons = {f"{new} vs {old}": {name: compared(new, old, name) for name in languages} for new, old in PAIRS}
     return {
         "seeds": seeds,
         "problems": {name: len(runs[0].of("base", name)) for name in languages},
@@ -126,19 +132,21 @@ def tables(summary: dict) -> str:
         return "–" if value is None else f"{100 * value:.1f}"
 
     head = f"| | {' | '.join(languages)} |\n| --- |{' --- |' * len(languages)}"
-    lines = ["Test accuracy, percent, with 95 % intervals; guessing gives 25.", "", head]
+    groups, seeds = summary["accuracy"]["base"]["all"]["groups"], len(summary["seeds"])
+    drawn = f"{groups} problems, each with its translations, and {seeds} seeds"
+    lines = [f"Test accuracy, percent, with 95 % intervals over {drawn}; guessing gives 25.", "", head]
     for model, found in summary["accuracy"].items():
         cells = [
             f"{percent(one['accuracy'])} ({percent(one['low'])}–{percent(one['high'])})" for one in found.values()
         ]
         lines.append(f"| {model} | {' | '.join(cells)} |")
-    lines += ["", "Paired on the same test problems, points.", "", head]
+    lines += ["", "Paired on the same test problems, points; p of sign flips of the problems.", "", head]
     for pair, found in summary["comparisons"].items():
         cells = []
         for name in languages:
-            one = found[name]["all"]
+            one = found[name]
             low, high = 100 * one["low"], 100 * one["high"]
-            cells.append(f"{100 * one['value']:+.1f} ({low:+.1f} to {high:+.1f}), p {one['p_value']:.2g}")
+            cells.append(f"{100 * one['difference']:+.1f} ({low:+.1f} to {high:+.1f}), p {told(one['p_value'])}")
         lines.append(f"| {pair} | {' | '.join(cells)} |")
     lines += ["", "Accuracy on training problems minus accuracy on test, points.", "", head]
     for model, found in summary["gap"].items():

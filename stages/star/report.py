@@ -28,12 +28,10 @@ def main() -> None:
     stopped = [name for name in spec if "test" not in found[name]]
     found = {name: one for name, one in found.items() if name not in stopped}
     best = {end: star.evaluation(end)["best"] for end in chains}
-    problems = star.problems("test")
-    language = {one: name or "all" for one, name in zip(problems["id"], problems["language"], strict=True)}
     tests = {name: records.read(f"data/evaluation/{name}/test.parquet", records.ATTEMPT) for name in found}
     pairs = [(name, "base") for name in found if name != "base"]
     pairs += [(a, b) for i, a in enumerate(best.values()) for b in list(best.values())[:i] if a != b]
-    compared = tables.comparisons(tests, language, list(dict.fromkeys(pairs)))
+    compared = tables.comparisons(tests, star.problems("test"), list(dict.fromkeys(pairs)))
     if not compared:
         raise UserError("report: no iteration was evaluated; `dvc repro` evaluates them")
     statistics = {name: json.loads(Path(f"metrics/curate/{name}.json").read_text()) for name in spec}

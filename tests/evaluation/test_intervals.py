@@ -85,7 +85,7 @@ def test_unpaired_outcomes_are_refused():
 @given(st.lists(st.booleans(), min_size=1, max_size=80))
 def test_problems_that_are_groups_of_their_own_have_wilsons_interval(right):
     found, plain = grouped(np.array(right)), wilson(sum(right), len(right))
-    assert found.pop("groups") == len(right)
+    assert found.pop("groups") == len(right) and found.pop("effective") == pytest.approx(len(right))
     assert found == pytest.approx(plain, abs=1e-12)
 
 

@@ -8,15 +8,16 @@ import pytest
 from whetstone.curation.degenerate import Gates
 from whetstone.errors import UserError
 from whetstone.evaluation import star
-from whetstone.evaluation.intervals import wilson
+from whetstone.evaluation.intervals import grouped, wilson
 from whetstone.prompts import choices
+from whetstone.report.star import comparison_table, comparisons
 
 OPTIONS = ["10", "20", "30", "40"]
 
 
 def problem(number: int, language: str = "en", answer: str = "A", family: str | None = "shop") -> dict:
     return {"id": f"p{number:03d}-{language}", "language": language, "options": OPTIONS, "answer": answer,
-            "family": family}  # fmt: skip
+            "family": family, "group": f"g{number}"}  # fmt: skip
 
 
 def attempt(of: dict, letter: str | None, sample: int = 0, text: str = "The answer is it.", **more) -> dict:
@@ -37,7 +38,7 @@ def test_below_chance_by_format_is_told_from_below_chance_by_knowledge():
     problems = [problem(i) for i in range(100)]
     rare = measured(problems, [attempt(p, "A" if i < 20 else None) for i, p in enumerate(problems)])["all"]
     bad = measured(problems, [attempt(p, "A" if i < 20 else "B") for i, p in enumerate(problems)])["all"]
-    assert rare["accuracy"] == bad["accuracy"] == wilson(20, 100)
+    assert rare["accuracy"] == bad["accuracy"] == grouped([True] * 20 + [False] * 80)
     assert (rare["answered"]["accuracy"], bad["answered"]["accuracy"]) == (0.2, 1.0)
     assert rare["accuracy_given_answered"]["accuracy"] == 1.0 and bad["accuracy_given_answered"]["accuracy"] == 0.2
     assert rare["chance"] == 0.25 and rare["above_chance"] == pytest.approx((0.2 - 0.25) / 0.75)
@@ -55,7 +56,33 @@ def test_languages_and_families_are_told_apart():
     found = measured(problems, [attempt(p, "A" if p["language"] == "en" else "C") for p in problems])
     assert list(found) == ["all", "en", "sw"]
     assert [found[name]["accuracy"]["accuracy"] for name in found] == [0.5, 1.0, 0.0]
-    assert found["en"]["by_family"] == {"shop": wilson(2, 2)}
+    assert found["en"]["by_family"] == {"shop": grouped([True, True])}
+
+
+def test_translations_of_a_problem_count_once_in_all_and_each_in_its_language():
+    """100 problems in three languages, right in all or in none: as wide, and as sure, as in one language."""
+    problems = [problem(i, language) for language in ("de", "en", "sw") for i in range(100)]
+    found = measured(problems, [attempt(p, "A" if int(p["id"][1:4]) < 36 else "B") for p in problems])
+    alone = wilson(36, 100)
+    for name in ("all", "de", "en", "sw"):
+        one = found[name]
+        assert (one["accuracy"]["low"], one["accuracy"]["high"]) == pytest.approx((alone["low"], alone["high"]))
+        assert one["p_value_of_chance"] == pytest.approx(found["en"]["p_value_of_chance"], rel=1e-6)
+        assert one["letters"]["p_value"] == pytest.approx(found["en"]["letters"]["p_value"], rel=1e-6)
+
+
+def test_models_are_compared_over_groups_and_a_tiny_p_is_told_as_a_bound():
+    problems = [problem(i, language) for language in ("en", "sw") for i in range(60)]
+    tests = {
+        name: pd.DataFrame([attempt(p, "A" if int(p["id"][1:4]) % 6 < right else "B") for p in problems])
+        for name, right in (("base", 1), ("sft1", 5), ("sft2", 5))
+    }
+    found = comparisons(tests, pd.DataFrame(problems), [("sft1", "base"), ("sft2", "sft1")])
+    gain = found["sft1 vs base"]
+    assert gain["all"]["p_value"] == gain["en"]["p_value"] == 0.5**39 and gain["all"]["groups"] == 60
+    assert gain["all"]["low"] == pytest.approx(gain["en"]["low"], abs=0.01)
+    table = comparison_table(found)
+    assert table.count("p < 2e-5") == 3 and table.count("p 1") == 3
 
 
 def test_letter_bias():

@@ -42,11 +42,11 @@ def _totals(right: np.ndarray, groups: Sequence | None) -> tuple[np.ndarray, np.
 
 
 def grouped(right: np.ndarray, groups: Sequence | None = None) -> dict:
-    """`wilson` where outcomes aren't independent: {accuracy, low, high, correct, n, groups}.
+    """`wilson` where outcomes aren't independent: {accuracy, low, high, correct, n, groups, effective}.
 
-    Wilson's interval of so many independent problems as would give this accuracy's variance (Kish's effective sample
-    size): that between groups and that between seeds. With one problem in each group and one seed it is `wilson`;
-    where all or no outcomes are right, each group counts once. `correct` and `n` count outcomes.
+    Wilson's interval of so many independent problems as would give this accuracy's variance (`effective`, Kish's
+    effective sample size): that between groups and that between seeds. With one problem in each group and one seed it
+    is `wilson`; where all or no outcomes are right, each group counts once. `correct` and `n` count outcomes.
 
     Args:
         right: (problems,) or (seeds, problems) booleans.
@@ -54,7 +54,7 @@ def grouped(right: np.ndarray, groups: Sequence | None = None) -> dict:
     """
     right = np.atleast_2d(np.asarray(right, dtype=bool))
     if not right.size:
-        return {**wilson(0, 0), "groups": 0}
+        return {**wilson(0, 0), "groups": 0, "effective": 0.0}
     totals, sizes = _totals(right, groups)
     value, seeds = float(right.mean()), len(right)
     variance = float(((totals.mean(axis=1) - value * sizes) ** 2).sum() / sizes.sum() ** 2)
@@ -65,7 +65,7 @@ def grouped(right: np.ndarray, groups: Sequence | None = None) -> dict:
     middle = (value + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * np.sqrt(spread / n + Z**2 / (4 * n**2))
     low, high = max(0.0, float(middle - half)), min(1.0, float(middle + half))
-    counts = {"correct": int(right.sum()), "n": int(right.size), "groups": len(sizes)}
+    counts = {"correct": int(right.sum()), "n": int(right.size), "groups": len(sizes), "effective": float(n)}
     return {"accuracy": value, "low": low, "high": high, **counts}
 
 

@@ -1,5 +1,6 @@
 """What attempts at multiple choice say about a model, always beside what guessing gives.
 
+Translations of a problem go together, so every interval and p-value is over groups of problems (`intervals.grouped`).
 All functions take records.ATTEMPT with the problems (records.PROBLEM) that they are at. A problem may have been asked
 several times under different orders of its options (an attempt's variant is its order's number); accuracy counts the
 first.
@@ -16,15 +17,15 @@ from scipy.stats import binomtest, chisquare
 
 from whetstone.curation import degenerate
 from whetstone.errors import UserError
-from whetstone.evaluation.intervals import wilson
+from whetstone.evaluation.intervals import grouped
 from whetstone.prompts import choices
 
 ALL = "all"
 
 
 def joined(attempts: pd.DataFrame, problems: pd.DataFrame) -> pd.DataFrame:
-    """Attempts with the columns right, option (index of the option that was meant, or None),
-    chance, language, family of their problem, in the order of problem and sample.
+    """Attempts with the columns right, option (index of the option that was meant, or None), chance, language, family,
+    group of their problem, in the order of problem and sample.
 
     Raises:
         UserError: a problem has no attempt, or an attempt no problem.
@@ -43,8 +44,8 @@ def joined(attempts: pd.DataFrame, problems: pd.DataFrame) -> pd.DataFrame:
         problem = own.loc[problem_id]
         order = choices.order_of(problem_id, int(variant), len(problem["options"]))
         option = choices.option_of(answer, order) if answer else None
-        found.append((option, 1 / len(order), problem["language"] or ALL, problem["family"]))
-    more = pd.DataFrame(found, columns=["option", "chance", "language", "family"], index=rows.index)
+        found.append((option, 1 / len(order), problem["language"] or ALL, problem["family"], problem["group"]))
+    more = pd.DataFrame(found, columns=["option", "chance", "language", "family", "group"], index=rows.index)
     return rows.join(more).assign(right=rows["verdict"] == "correct")
 
 
@@ -68,38 +69,41 @@ def summary(table: pd.DataFrame) -> dict:
     """Accuracy with its interval and against chance, answered rate, accuracy given an answer, degenerate rates, letter
     bias, consistency under other orders of the options, tokens."""
     first = table[table["sample"] == 0]
-    n, correct, chance = len(first), int(first["right"].sum()), float(first["chance"].mean())
+    accuracy, chance = grouped(first["right"], first["group"]), float(first["chance"].mean())
+    n, value = round(accuracy["effective"]), accuracy["accuracy"]
     answered = first[first["answer"].notna()]
     seen = first["in_language"].dropna()
-    families = first[first["family"].notna()].groupby("family", sort=True)["right"]
+    families = first[first["family"].notna()].groupby("family", sort=True)
     return {
-        "accuracy": wilson(correct, n),
+        "accuracy": accuracy,
         "chance": chance,
-        "above_chance": (correct / n - chance) / (1 - chance),
-        "p_value_of_chance": float(binomtest(correct, n, chance, alternative="greater").pvalue),
-        "answered": wilson(len(answered), n),
-        "accuracy_given_answered": wilson(int(answered["right"].sum()), len(answered)),
+        "above_chance": (value - chance) / (1 - chance),
+        "p_value_of_chance": float(binomtest(round(value * n), n, chance, alternative="greater").pvalue),
+        "answered": grouped(first["answer"].notna(), first["group"]),
+        "accuracy_given_answered": grouped(answered["right"], answered["group"]),
         "truncated": float((first["finish_reason"] == "length").mean()),
         "repetitive": float(first["loop"].mean()),
         "in_language": float(seen.astype(bool).mean()) if len(seen) else None,
         "letters": letters(answered),
         "consistency": consistency(table),
         "tokens": float(first["completion_tokens"].mean()),
-        "by_family": {str(name): wilson(int(right.sum()), len(right)) for name, right in families},
+        "by_family": {str(name): grouped(own["right"], own["group"]) for name, own in families},
     }
 
 
 def letters(answered: pd.DataFrame) -> dict:
     """How often each letter was answered and was right; the bias is half the sum of the absolute differences (0 none,
-    1 all), with the p-value of a chi-squared test that answers are spread as right letters are. None without answers.
-    """
+    1 all), with the p-value of a chi-squared test that answers are spread as right letters are, for as many answers
+    as are independent (Rao and Scott, 1981, first order). None without answers."""
     if answered.empty:
         return {"answered": {}, "right": {}, "bias": None, "p_value": None}
     names = sorted({*answered["answer"], *answered["gold"]})
     said = np.array([(answered["answer"] == name).sum() for name in names], dtype=float)
     gold = np.array([(answered["gold"] == name).sum() for name in names], dtype=float)
     expected = (gold + 0.5) / (gold + 0.5).sum() * said.sum()  # a letter that is never right can still be tested
-    p_value = float(chisquare(said, expected).pvalue) if len(names) > 1 else 1.0
+    effective = [grouped(answered["answer"] == name, answered["group"])["effective"] for name in names]
+    share = float(np.mean(effective)) / len(answered)
+    p_value = float(chisquare(share * said, share * expected).pvalue) if len(names) > 1 else 1.0
     return {
         "answered": dict(zip(names, map(int, said), strict=True)),
         "right": dict(zip(names, map(int, gold), strict=True)),
@@ -111,21 +115,21 @@ def letters(answered: pd.DataFrame) -> dict:
 def consistency(table: pd.DataFrame) -> dict | None:
     """Problems that were asked under several orders: how often the same option (not letter) was meant each time, and
     how often it was right each time. None where every problem was asked once."""
-    groups = [own for _, own in table.groupby("problem_id", sort=True) if len(own) > 1]
-    if not groups:
+    problems = [own for _, own in table.groupby("problem_id", sort=True) if len(own) > 1]
+    if not problems:
         return None
-    same = sum(own["option"].notna().all() and own["option"].nunique() == 1 for own in groups)
-    right = sum(bool(own["right"].all()) for own in groups)
+    groups = [own["group"].iloc[0] for own in problems]
+    same = [own["option"].notna().all() and own["option"].nunique() == 1 for own in problems]
     return {
-        "orders": int(max(len(own) for own in groups)),
-        "same_option": wilson(int(same), len(groups)),
-        "right_each_time": wilson(int(right), len(groups)),
+        "orders": int(max(len(own) for own in problems)),
+        "same_option": grouped(same, groups),
+        "right_each_time": grouped([own["right"].all() for own in problems], groups),
     }
 
 
 def gap(train: dict, held_out: dict) -> dict:
     """{value, low, high} of training accuracy minus held-out accuracy, two independent sets of problems: Newcombe's
-    interval for a difference of proportions (1998), from Wilson's intervals of the two (results of `wilson`)."""
+    interval for a difference of proportions (1998), from the intervals of the two (of `grouped` or `wilson`)."""
     value = train["accuracy"] - held_out["accuracy"]
     below = np.hypot(train["accuracy"] - train["low"], held_out["high"] - held_out["accuracy"])
     above = np.hypot(train["high"] - train["accuracy"], held_out["accuracy"] - held_out["low"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from whetstone.evaluation.intervals import compare
+from whetstone.evaluation.intervals import compare, told
 
 Metrics = Mapping[str, dict]  # model -> what its evaluation wrote
 
@@ -65,10 +65,10 @@ def format_health(found: Metrics) -> str:
                     percent(m["truncated"]),
                     percent(m["repetitive"]),
                     percent(m["in_language"]),
-                    "–" if bias is None else f"{percent(bias)} (p {m['letters']['p_value']:.2g})",
+                    "–" if bias is None else f"{percent(bias)} (p {told(m['letters']['p_value'])})",
                     percent(same["same_option"]["accuracy"]) if same else "–",
                     percent(same["right_each_time"]["accuracy"]) if same else "–",
-                    f"{m['p_value_of_chance']:.1g}",
+                    told(m["p_value_of_chance"]),
                 ]
             )
     head = ["model", "language", "answered", "right where answered", "cut off", "repetitive", "in its language",
@@ -116,17 +116,21 @@ def outcomes(attempts: pd.DataFrame) -> pd.Series:
     return pd.Series((first["verdict"] == "correct").to_numpy(), index=first["problem_id"])
 
 
-def comparisons(tests: Mapping[str, pd.DataFrame], language: Mapping[str, str], pairs: Sequence[tuple]) -> dict:
-    """`new vs old` -> language -> difference with its paired interval and McNemar's p (intervals.compare)."""
+def comparisons(tests: Mapping[str, pd.DataFrame], problems: pd.DataFrame, pairs: Sequence[tuple]) -> dict:
+    """`new vs old` -> language -> difference with its paired interval and p over groups of problems
+    (intervals.compare)."""
+    own = problems.set_index("id")
     right = {model: outcomes(attempts) for model, attempts in tests.items()}
     found: dict[str, dict] = {}
     for new, old in pairs:
-        ids = np.array([language[problem] for problem in right[new].index])
-        names = ["all", *sorted(set(ids) - {"all"})]
-        found[f"{new} vs {old}"] = {
-            name: compare(right[new][(ids == name) | (name == "all")], right[old][(ids == name) | (name == "all")])
-            for name in names
-        }
+        known = own.loc[right[new].index]
+        ids = np.array([name or "all" for name in known["language"]])
+        found[f"{new} vs {old}"] = {}
+        for name in ["all", *sorted(set(ids) - {"all"})]:
+            chosen = (ids == name) | (name == "all")
+            found[f"{new} vs {old}"][name] = compare(
+                right[new][chosen], right[old][chosen], list(known["group"][chosen])
+            )
     return found
 
 
@@ -135,8 +139,10 @@ def comparison_table(found: Mapping[str, dict]) -> str:
     rows = []
     for pair, by_language in found.items():
         cells = [by_language[name] for name in names]
-        rows.append([pair, *(f"{_points({**c, 'value': c['difference']})}, p {c['p_value']:.2g}" for c in cells)])
-    return markdown("Paired on the same test problems, points", ["", *names], rows)
+        rows.append([pair, *(f"{_points({**c, 'value': c['difference']})}, p {told(c['p_value'])}" for c in cells)])
+    return markdown(
+        "Paired on the same test problems, points; intervals over problems with their translations", ["", *names], rows
+    )
 
 
 def arms(iterations: Mapping[str, str]) -> dict[str, list[str]]:
