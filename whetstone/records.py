@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -99,6 +100,27 @@ def fingerprint(*parts: object) -> str:
 def seed_of(*parts: object) -> int:
     """A 31-bit seed that depends on the parts alone, so that a result doesn't depend on the batch that it was in."""
     return int(fingerprint(*parts), 16) & 0x7FFFFFFF
+
+
+_MODEL = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
+
+
+def weights_digest(*folders: str | Path) -> str:
+    """16 hexadecimal digits of the content of every weight, configuration and tokenizer file in the folders, whatever
+    these are called: about a second per gigabyte, less than loading them, and no change goes unseen."""
+
+    def one(file: Path) -> bytes:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+
+    files = [sorted({file for pattern in _MODEL for file in Path(folder).glob(pattern)}) for folder in folders]
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor() as pool:
+        for listed in files:
+            for file, content in zip(listed, pool.map(one, listed), strict=True):
+                digest.update(file.name.encode() + b"\0" + content)
+            digest.update(b"\1")
+    return digest.hexdigest()[:16]
 
 
 def table(rows: Iterable[Mapping[str, object]] | pd.DataFrame, schema: pa.Schema, where: str = "table") -> pa.Table:

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from tests.training.conftest import QUESTIONS
 from whetstone.errors import UserError
+from whetstone.records import weights_digest
 from whetstone.training import merging
-from whetstone.training.checks import weights_fingerprint
 from whetstone.training.config import SftConfig
 from whetstone.training.merge import TOLERANCE, merge
 from whetstone.training.sft import train_sft
@@ -21,8 +22,6 @@ BASIC = {"learning_rate": 1e-2, "rank": 4, "alpha": 8, "max_length": 128, "batch
 
 @pytest.fixture(scope="module")
 def adapter(base, tmp_path_factory):
-    import pandas as pd
-
     from tests.training.conftest import solution
 
     rows = pd.DataFrame(
@@ -110,8 +109,36 @@ def test_full_fine_tuning_is_copied_and_checked(base, adapter, tmp_path):
     full = adapter.parent / "full"
     result = merge(base, full, tmp_path / "out", prompts=QUESTIONS[:2])
     assert result["difference_from_adapter"] == 0 and result["difference_from_base"] > 0
-    assert weights_fingerprint(tmp_path / "out") == weights_fingerprint(full)
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (full / "model.safetensors").read_bytes()
     assert not (tmp_path / "out" / "whetstone.json").exists()
+
+
+def test_an_adapters_origin_and_the_engine_of_an_attempt_name_a_model_alike(base, adapter, tmp_path):
+    """Of the base that it was trained against, and of the merged model that the next one is trained against."""
+    from whetstone.engines.transformers import TransformersEngine
+
+    def sampled_by(folder):
+        return TransformersEngine(str(folder), device="cpu").fingerprint
+
+    def trained_against(folder):
+        return json.loads((folder / "whetstone.json").read_text())["base"]
+
+    merge(base, adapter, tmp_path / "epoch1", prompts=QUESTIONS[:1])
+    rows = pd.DataFrame([{"id": "e", "prompt": QUESTIONS[0], "completion": " steps: 2.", "weight": 1.0}])
+    config = SftConfig(**{**BASIC, "max_steps": 1})
+    train_sft(tmp_path / "epoch1", rows, tmp_path / "second", config, scratch=tmp_path / "s")
+    assert sampled_by(base) == f"transformers:{trained_against(adapter)}:float32"
+    assert sampled_by(tmp_path / "epoch1") == f"transformers:{trained_against(tmp_path / 'second')}:float32"
+    assert trained_against(adapter) != trained_against(tmp_path / "second")
+
+
+def test_another_tokenizer_is_another_model_to_go_on_from(base, tmp_path):
+    shutil.copytree(base, tmp_path / "other")
+    before = weights_digest(tmp_path / "other")
+    assert before == weights_digest(base)
+    config = json.loads((tmp_path / "other/tokenizer_config.json").read_text())
+    (tmp_path / "other/tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
+    assert weights_digest(tmp_path / "other") != before
 
 
 def test_a_large_model_is_sharded(base, adapter, tmp_path, monkeypatch):
@@ -137,7 +164,7 @@ def test_an_adapter_that_changes_nothing_is_an_error(base, adapter, tmp_path):
 
 def test_an_adapter_of_another_base_is_an_error(base, adapter, tmp_path):
     merge(base, adapter, tmp_path / "epoch1", prompts=QUESTIONS[:1])
-    with pytest.raises(UserError, match=f"fingerprint {weights_fingerprint(base)}"):
+    with pytest.raises(UserError, match=f"digest {weights_digest(base)}"):
         merge(tmp_path / "epoch1", adapter, tmp_path / "out", prompts=QUESTIONS[:1])
 
 
@@ -168,4 +195,4 @@ def test_missing_parts_are_named(base, adapter, tmp_path):
     with pytest.raises(UserError, match="0 prompts"):
         merge(base, adapter, tmp_path / "out", prompts=[])
     origin = json.loads((adapter / "whetstone.json").read_text())
-    assert origin["base"] == weights_fingerprint(base)
+    assert origin["base"] == weights_digest(base)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from whetstone.records import weights_digest
 from whetstone.training import loading, loop, weighted
-from whetstone.training.checks import weights_fingerprint
 from whetstone.training.config import SftConfig
 from whetstone.training.sft import tokenise, train_sft
 
@@ -122,9 +122,9 @@ def test_gradient_accumulation_is_a_large_batch(base, examples, tmp_path):
 
 
 def test_an_adapter_moves_and_the_base_stays(base, examples, tmp_path):
-    before = weights_fingerprint(base)
+    before = weights_digest(base)
     summary, curve = run(base, tmp_path, examples, max_steps=30)
-    assert weights_fingerprint(base) == before
+    assert weights_digest(base) == before
     assert summary["loss_last"] < summary["loss_first"] - 0.1
     from safetensors.torch import load_file
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -69,24 +66,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Frees the model."""
         ...
-
-
-_WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
-
-
-def weights_digest(*folders: Path) -> str:
-    """16 hexadecimal digits of the content of every weight, configuration and tokenizer file in the folders: about a
-    second per gigabyte, less than loading them, and no change goes unseen."""
-
-    def one(file: Path) -> bytes:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").digest()
-
-    files = [sorted({file for pattern in _WEIGHTS for file in Path(folder).glob(pattern)}) for folder in folders]
-    digest = hashlib.sha256()
-    with ThreadPoolExecutor() as pool:
-        for listed in files:
-            for file, content in zip(listed, pool.map(one, listed), strict=True):
-                digest.update(file.name.encode() + b"\0" + content)
-            digest.update(b"\1")
-    return digest.hexdigest()[:16]

@@ -19,10 +19,11 @@ import torch
 
 from whetstone.engines import attention, decoding, tokens
 from whetstone.engines.attention import BLOCK, ROWS, fast_linear, round_up
-from whetstone.engines.base import Completion, Request, weights_digest
+from whetstone.engines.base import Completion, Request
 from whetstone.engines.decoding import Decoder, Row, extend, prefix_groups
 from whetstone.engines.ending import Ending
 from whetstone.errors import UserError
+from whetstone.records import weights_digest
 
 log = logging.getLogger(__name__)
 WINDOW = 16_384  # requests that are encoded and sorted at a time, so that a million of them need little memory

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whetstone.engines import tokens, vllm_worker
-from whetstone.engines.base import Completion, Request, Sampling, weights_digest
+from whetstone.engines.base import Completion, Request, Sampling
 from whetstone.engines.concurrent import as_finished
 from whetstone.errors import UserError
+from whetstone.records import weights_digest
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams

@@ -51,7 +51,7 @@ def work_folder(
     scratch: str | Path, kind: str, models: Sequence[Path], tables: Sequence[pd.DataFrame], config: TrainingConfig
 ) -> Path:
     """Where the checkpoints of this very training live: another model, row or parameter is another folder."""
-    weights = [checks.weights_fingerprint(model) for model in models]
+    weights = [records.weights_digest(model) for model in models]
     rows = [pd.util.hash_pandas_object(one.map(repr), index=False).to_numpy().tobytes().hex() for one in tables]
     key = records.fingerprint(kind, *weights, *rows, config.model_dump_json())
     folder = Path(scratch) / f"{kind}-{key}"
@@ -61,7 +61,7 @@ def work_folder(
 
 def publish(checkpoint: Path, model: Path, config: TrainingConfig, dtype: str, out: Path) -> None:
     """Replaces `out` by the weights of a checkpoint, with the tokenizer of the `model` that it was trained from and
-    what `merge` needs to know: that model's fingerprint and the `dtype` in which it was loaded."""
+    what `merge` needs to know: that model's digest and the `dtype` in which it was loaded."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -77,7 +77,7 @@ def publish(checkpoint: Path, model: Path, config: TrainingConfig, dtype: str, o
             content["target_modules"].sort()
         peft.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     origin = {
-        "base": checks.weights_fingerprint(model),
+        "base": records.weights_digest(model),
         "adapter": config.adapter,
         "dtype": dtype,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from whetstone.prompts.rendering import TEMPLATE
 from whetstone.training.config import TrainingConfig
 from whetstone.training.tokens import check_lengths, file_encoder, prompt_ids
 
-ORIGIN = "whetstone.json"  # in a result: fingerprint and precision of the weights it was trained against
+ORIGIN = "whetstone.json"  # in a result: digest and precision of the model it was trained against
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -50,15 +49,6 @@ def template_of(path: Path) -> str:
 
 def weight_files(path: Path) -> list[Path]:
     return sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
-
-
-def weights_fingerprint(path: Path) -> str:
-    """Names the weights in a folder by their bytes, independent of the folder's name."""
-    digest = hashlib.sha256()
-    for file in weight_files(path):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name}\x1f{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def check_rows(rows: pd.DataFrame, texts: Sequence[str], where: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from whetstone import records
 from whetstone.errors import UserError
 from whetstone.prompts.rendering import TEMPLATE
 from whetstone.training import checks
@@ -40,11 +41,11 @@ def merge(
     if not prompts:
         raise UserError("merge: 0 prompts to compare the merged model on; give at least one")
     origin = read_origin(adapter_path)
-    fingerprint = checks.weights_fingerprint(base_path)
-    if origin["base"] != fingerprint:
+    digest = records.weights_digest(base_path)
+    if origin["base"] != digest:
         raise UserError(
-            f"{adapter_path}: trained against a base with fingerprint {origin['base']}, but {base_path} has "
-            f"{fingerprint}: merging the two would make another model than the one trained"
+            f"{adapter_path}: trained against a base with digest {origin['base']}, but {base_path} has "
+            f"{digest}: merging the two would make another model than the one trained"
         )
     check_tokenizers(base_path, adapter_path)
     if origin["adapter"] == "qlora":
