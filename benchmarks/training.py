@@ -49,7 +49,7 @@ def plain(base: Path, table: dict[str, list], order: list[int], config: Any) -> 
 
     from whetstone.training import loading
 
-    model, _ = loading.load(base, config)
+    model = loading.load(base, config)
     if config.adapter == "lora":
         from peft import get_peft_model
 
@@ -112,7 +112,7 @@ def speed(base: Path) -> list[dict[str, Any]]:
     examples, results = rows(STEPS * 16), []
     for adapter, dtype in CASES:
         config = SftConfig(adapter=adapter, dtype=dtype, learning_rate=RATES[adapter], max_steps=STEPS, batch_size=16)
-        _, tokenizer = loading.load(base, config)
+        tokenizer = loading.load_tokenizer(base, config.template)
         table, _ = tokenise(examples, tokenizer, config, "benchmark")
         order = list(loop.LikeLengths([len(ids) for ids in table["input_ids"]], 16, config.seed))
         pairs = [(plain(base, table, order, config), ours(base, examples, config)) for _ in range(REPEATS)]

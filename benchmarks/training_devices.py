@@ -176,7 +176,8 @@ def worker(folder: Path) -> None:
     config = SftConfig(**{"learning_rate": 1e-4, "max_steps": MOST, "rank": training_gpu.RANK, "dtype": "bfloat16",
                           "alpha": 2 * training_gpu.RANK, **fields})  # fmt: skip
     table = rows(4000)
-    model, tokenizer = loading.load(folder / "model", config)
+    model = loading.load(folder / "model", config)
+    tokenizer = loading.load_tokenizer(folder / "model", config.template)
     made = weighted.trainer(model, tokenizer, table, config, folder / "work")
     made._save_checkpoint = lambda *_: None
     made.follow(config, [len(ids) for ids in table["input_ids"]], None, None)

@@ -352,7 +352,7 @@ def qlora(bench: Bench) -> dict[str, Any]:
         def run(config=config) -> dict[str, Any]:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            model, tokenizer = loading.load(bench.base, config)
+            model, tokenizer = loading.load(bench.base, config), loading.load_tokenizer(bench.base, config.template)
             loaded = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
             made = weighted.trainer(model, tokenizer, table, config, bench.folder / "q")
             made._save_checkpoint = lambda *_: None
@@ -446,7 +446,8 @@ def gradients(folder: Path) -> dict[str, float]:
     cases = (("float32", "float32", False), ("packed", "bfloat16", True), ("padded", "bfloat16", False))
     for name, dtype, packs in cases:
         config = DpoConfig(learning_rate=1e-3, max_steps=1, dtype=dtype, scope="completion", nll_weight=0)
-        model, tokenizer = loading.load(ROOT / "models/base", config)
+        base = ROOT / "models/base"
+        model, tokenizer = loading.load(base, config), loading.load_tokenizer(base, config.template)
         rows, _ = tokenise(pairs, tokenizer, config, "pairs")
         plain = contextlib.nullcontext() if packs else patch.object(preference.PreferenceTrainer, "prepare_head")
         with plain:

@@ -85,7 +85,7 @@ def test_the_likelihood_term_is_the_chosen_completions_mean_per_token(base, toke
 @pytest.mark.parametrize("adapter", ["lora", "none"])
 def test_reference_log_probabilities_are_those_of_the_model_without_adapter(base, pairs, tmp_path, adapter):
     config = DpoConfig(**BASIC, adapter=adapter)
-    model, tokenizer = loading.load(base, config)
+    model, tokenizer = loading.load(base, config), loading.load_tokenizer(base, config.template)
     rows, _ = tokenise(pairs, tokenizer, config, "pairs")
     trainer = preference.trainer(model, tokenizer, rows, config, tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -97,7 +97,7 @@ def test_reference_log_probabilities_are_those_of_the_model_without_adapter(base
 def precomputed(base, tmp_path, pairs, **fields):
     """(tokenised rows, trainer, the rows of tokens that the model was given while the reference was computed)."""
     config = DpoConfig(**BASIC, **fields)
-    model, tokenizer = loading.load(base, config)
+    model, tokenizer = loading.load(base, config), loading.load_tokenizer(base, config.template)
     rows, _ = tokenise(pairs, tokenizer, config, "pairs")
     read = []
 

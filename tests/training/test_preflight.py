@@ -1,15 +1,19 @@
 """What a training will take is told before its model is loaded, and what doesn't fit names the knobs."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
+from tests.training.test_templates import CHAT
 from whetstone.errors import UserError
-from whetstone.training import preflight
+from whetstone.training import loading, preflight
 from whetstone.training.config import DpoConfig, SftConfig
+from whetstone.training.dpo import train_dpo
 from whetstone.training.sft import train_sft
 
 BASIC = {"learning_rate": 1e-4, "max_steps": 10, "dtype": "bfloat16"}
@@ -139,6 +143,46 @@ def test_it_comes_before_torch_and_before_anything_is_written(base, examples, tm
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False"], done.stderr
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("template", ["plain", "chat"])
+@pytest.mark.parametrize("kind", ["examples", "turns", "pairs"])
+def test_a_device_that_is_too_small_is_refused_before_the_model_is_loaded(
+    kind, template, base, examples, pairs, tmp_path, monkeypatch
+):
+    """Whatever turns a row into tokens: the text as it is, a chat template, or turns of a conversation."""
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": CHAT}))
+    monkeypatch.setattr(preflight, "device", lambda: (True, 2**10, "a GPU of 1 KiB"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
+    fields = {"learning_rate": 1e-3, "max_steps": 1, "max_length": 256, "template": template}
+    with pytest.raises(UserError, match=r"a GPU of 1 KiB has 0.0 GiB of memory.*\(the longest row has \d+ tokens"):
+        if kind == "pairs":
+            train_dpo(model, pairs, tmp_path / "out", DpoConfig(**fields), scratch=tmp_path / "s")
+        else:
+            if kind == "turns":
+                turns = [{"text": "2 + 2?", "weight": None}, {"text": " 4", "weight": 1.0}]
+                examples = pd.DataFrame([{"id": "e", "turns": turns, "weight": 1.0}])
+            train_sft(model, examples, tmp_path / "out", SftConfig(**fields), scratch=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_templates_own_text_counts(base, examples, tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": "word " * 20 + CHAT}))
+    monkeypatch.setattr(preflight, "device", lambda: (True, 2**10, "a small GPU"))
+
+    def longest(template):
+        config = SftConfig(learning_rate=1e-3, max_steps=1, max_length=400, template=template)
+        with pytest.raises(UserError) as refused:
+            train_sft(model, examples, tmp_path / "out", config, scratch=tmp_path / "s")
+        return int(re.search(r"longest row has (\d+)", str(refused.value))[1])
+
+    assert longest("chat") > longest("plain") + 20
 
 
 def test_here_it_reports_and_goes_on(base, examples, tmp_path):

@@ -83,7 +83,7 @@ def test_equal_weights_are_trls_own_trainer(base, examples, tmp_path, weight):
         _get_train_sampler = lambda self, dataset=None: loop.LikeLengths(lengths, 8, config.seed)  # noqa: E731
 
     config = SftConfig(**BASIC)
-    model, tokenizer = loading.load(base, config)
+    model, tokenizer = loading.load(base, config), loading.load_tokenizer(base, config.template)
     rows, _ = tokenise(examples, tokenizer, config, "examples")
     rows.pop("weight")
     lengths = [len(ids) for ids in rows["input_ids"]]

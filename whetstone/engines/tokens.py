@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from whetstone.errors import UserError
-from whetstone.prompts.rendering import rendered
+from whetstone.prompts.rendering import prompt_ids, rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,11 +23,9 @@ def load(model: str, revision: str | None = None) -> PreTrainedTokenizerBase:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """With the model's own template and special tokens, and one beginning-of-sequence token where a prompt spells it
-    out too."""
-    bos = tokenizer.bos_token_id
+    """With the model's own template and special tokens; see `rendering.prompt_ids`."""
     lists = tokenizer([rendered(tokenizer, prompt) for prompt in prompts])["input_ids"] if prompts else []
-    return [ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids for ids in lists]
+    return [prompt_ids(ids, tokenizer.bos_token_id, tokenizer.eos_token_id) for ids in lists]
 
 
 def check(encoded: Sequence[Sequence[int]], prompts: Sequence[str], context: int, first: int = 0) -> None:

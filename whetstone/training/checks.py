@@ -14,7 +14,7 @@ import pandas as pd
 from whetstone.errors import UserError
 from whetstone.prompts.rendering import TEMPLATE
 from whetstone.training.config import TrainingConfig
-from whetstone.training.tokens import check_lengths, file_encoder, prompt_ids
+from whetstone.training.tokens import check_lengths, file_encoder
 
 ORIGIN = "whetstone.json"  # in a result: digest and precision of the model it was trained against
 TOKENIZER_FILES = (
@@ -165,20 +165,20 @@ def cuda_device() -> tuple[float, str] | None:
 def check_text_lengths(
     rows: pd.DataFrame, texts: Sequence[str], model: Path, config: TrainingConfig, where: str
 ) -> list[int] | None:
-    """Tokens of each row (of a pair, of both its sequences), counted by tokenizer.json. None without one, or with a
-    chat template: then rows are counted when the tokenizer has been loaded.
+    """Tokens of each row (of a pair, of both its sequences), counted by tokenizer.json alone. None without one, with a
+    chat template and for turns: then rows are counted once the tokenizer is loaded, which takes torch.
 
     Raises:
         UserError: `max_length` would cut a completion that may not be cut.
     """
-    encode = file_encoder(model) if config.template == "plain" else None
+    encode = file_encoder(model) if config.template == "plain" and set(texts) <= set(rows.columns) else None
     if encode is None:
         return None
+    end = 0 if encode("a")[-1:] == encode("b")[-1:] else 1  # unless the tokenizer adds it to every text
     total = [0] * len(rows)
-    prompts = [len(prompt_ids(encode, prompt, None, None)) for prompt in rows["prompt"]]
+    prompts = [len(encode(prompt)) for prompt in rows["prompt"]]
     for name in texts:
-        both = rows["prompt"].str.cat(rows[name])
-        lengths = [len(prompt_ids(encode, text, None, None)) + 1 for text in both]
+        lengths = [len(encode(text)) + end for text in rows["prompt"].str.cat(rows[name])]
         check_lengths(list(rows["id"]), lengths, prompts, config.max_length, config.truncate, where)
         total = [known + min(length, config.max_length) for known, length in zip(total, lengths, strict=True)]
     return total

@@ -41,18 +41,22 @@ def train_dpo(
         check(held_out, "held-out pairs")
     checks.check_select(config, dev, held_out)
     checks.check_device(config)
-    lengths = checks.check_text_lengths(pairs, _COLUMNS[2:], model_path, config, where)
-    preflight.check(model_path, config, lengths, Path(scratch).absolute(), report)
+    counted = checks.check_text_lengths(pairs, _COLUMNS[2:], model_path, config, where)
+    if counted:
+        preflight.check(model_path, config, counted, Path(scratch), report)
     models = [model_path, *([checks.check_model(base_path)] if config.reference == "base" else [])]
 
     from whetstone.training import loading, loop, preference
 
     tables = [pairs[_COLUMNS], *([] if held_out is None else [held_out[_COLUMNS]])]
-    folder = checkpoints.work_folder(scratch, "dpo", models, tables, config)
-    model, tokenizer = loading.load(model_path, config)
+    tokenizer = loading.load_tokenizer(model_path, config.template)
     rows, cut = tokenise(pairs, tokenizer, config, where)
     unseen = None if held_out is None else tokenise(held_out, tokenizer, config, "held-out pairs")[0]
     lengths = preference.lengths(rows)
+    if not counted:
+        preflight.check(model_path, config, preference.both_lengths(rows), Path(scratch), report)
+    folder = checkpoints.work_folder(scratch, "dpo", models, tables, config)
+    model = loading.load(model_path, config)
     with loop.memory_errors(config, max(lengths)):
         if config.reference == "base":
             preference.add_reference(models[1], [rows, *([] if unseen is None else [unseen])], config, folder)

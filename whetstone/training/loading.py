@@ -15,20 +15,19 @@ from whetstone.prompts.rendering import TEMPLATE
 from whetstone.training.config import TrainingConfig
 
 
-def load(model: Path, config: TrainingConfig) -> tuple[Any, Any]:
-    """(model, tokenizer) in the precision that `config` trains in."""
+def load(model: Path, config: TrainingConfig) -> Any:
+    """The model in the precision that `config` trains in."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tokenizer = load_tokenizer(model, config.template)
     options: dict[str, Any] = {"dtype": stored_dtype(config)}
     if config.adapter == "qlora":
         options["quantization_config"] = quantised(config.quantisation)
     if torch.cuda.is_available() and not config.sharded:  # what is sharded is loaded on the host and divided later
         options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))}
-    return AutoModelForCausalLM.from_pretrained(model, **options), tokenizer
+    return AutoModelForCausalLM.from_pretrained(model, **options)
 
 
 def load_tokenizer(model: Path, template: str) -> Any:

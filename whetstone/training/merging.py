@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from whetstone.errors import UserError
-from whetstone.prompts.rendering import rendered
+from whetstone.prompts.rendering import prompt_ids, rendered
 from whetstone.training import checkpoints, loading
-from whetstone.training.tokens import prompt_ids
 
 
 def write(
@@ -28,9 +27,8 @@ def write(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, origin["dtype"])
     tokenizer = AutoTokenizer.from_pretrained(adapter)
-    encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
-    texts = [rendered(tokenizer, prompt) for prompt in prompts]
-    ids = [prompt_ids(encode, text, tokenizer.bos_token_id, tokenizer.eos_token_id) for text in texts]
+    texts = tokenizer([rendered(tokenizer, prompt) for prompt in prompts])["input_ids"]
+    ids = [prompt_ids(text, tokenizer.bos_token_id, tokenizer.eos_token_id) for text in texts]
 
     def load(path: Path, **options: Any) -> Any:
         return AutoModelForCausalLM.from_pretrained(

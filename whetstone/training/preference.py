@@ -26,6 +26,11 @@ def lengths(rows: dict[str, list]) -> list[int]:
     return [len(p) + max(len(c), len(r)) for p, c, r in zip(*(rows[name] for name in _COLUMNS[:3]), strict=True)]
 
 
+def both_lengths(rows: dict[str, list]) -> list[int]:
+    """Tokens of each pair's two sequences together, which is what they take without padding."""
+    return [2 * len(p) + len(c) + len(r) for p, c, r in zip(*(rows[name] for name in _COLUMNS[:3]), strict=True)]
+
+
 class PreferenceTrainer(loop.Loop, DPOTrainer):
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
@@ -108,7 +113,7 @@ def trainer(
 
 def add_reference(base: Path, tables: list[dict[str, list]], config: DpoConfig, folder: Path) -> None:
     """Adds to each table what the model in `base` makes of it, and forgets that model."""
-    model, tokenizer = loading.load(base, config)
+    model, tokenizer = loading.load(base, config), loading.load_tokenizer(base, config.template)
     first = {name: column[:1] for name, column in tables[0].items()}
     reader = trainer(model, tokenizer, first, config, folder)
     for table in tables:

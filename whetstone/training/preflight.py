@@ -120,7 +120,7 @@ def need(size: Shape, config: TrainingConfig, lengths: Sequence[int], gpu: bool)
 
 
 def check(
-    model: Path, config: TrainingConfig, lengths: Sequence[int] | None, scratch: Path,
+    model: Path, config: TrainingConfig, lengths: Sequence[int], scratch: Path,
     report: Callable[[str], None] | None,
 ) -> None:  # fmt: skip
     """Reports what the training will take.
@@ -129,7 +129,7 @@ def check(
         UserError: it needs more memory or disk than there is, with the knobs that change it.
     """
     size = shape(model)
-    if size is None or not lengths:
+    if size is None:
         return
     gpu, memory, name = device()
     found = need(size, config, lengths, gpu)

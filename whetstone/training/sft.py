@@ -61,21 +61,24 @@ def train_sft(
         check(held_out, config, "held-out examples")
     checks.check_select(config, dev, held_out)
     checks.check_device(config)
-    lengths = None
-    if "completion" in columns:
-        lengths = checks.check_text_lengths(examples, ["completion"], model_path, config, where)
-    preflight.check(model_path, config, lengths, Path(scratch).absolute(), report)
+    counted = checks.check_text_lengths(examples, ["completion"], model_path, config, where)
+    if counted:
+        preflight.check(model_path, config, counted, Path(scratch), report)
 
     from whetstone.training import loading, loop, weighted
 
     tables = [examples[columns], *([] if held_out is None else [held_out[columns]])]
-    folder = checkpoints.work_folder(scratch, "sft", [model_path], tables, config)
-    model, tokenizer = loading.load(model_path, config)
+    tokenizer = loading.load_tokenizer(model_path, config.template)
     rows, cut = tokenise(examples, tokenizer, config, where)
     unseen = None if held_out is None else tokenise(held_out, tokenizer, config, "held-out examples")[0]
-    with loop.memory_errors(config, max(map(len, rows["input_ids"]))):
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    if not counted:
+        preflight.check(model_path, config, lengths, Path(scratch), report)
+    folder = checkpoints.work_folder(scratch, "sft", [model_path], tables, config)
+    model = loading.load(model_path, config)
+    with loop.memory_errors(config, max(lengths)):
         trainer = weighted.trainer(model, tokenizer, rows, config, folder, unseen)
-        trainer.follow(config, [len(ids) for ids in rows["input_ids"]], dev, report)
+        trainer.follow(config, lengths, dev, report)
         if tracker:
             tracker(trainer)
         trainer.go(folder)

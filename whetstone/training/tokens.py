@@ -7,19 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.errors import UserError
+from whetstone.prompts.rendering import prompt_ids
 
 Encode = Callable[[str], list[int]]  # text to ids, with the special tokens that the tokenizer adds by itself
-
-
-def prompt_ids(encode: Encode, prompt: str, bos: int | None, eos: int | None) -> list[int]:
-    """Ids of a prompt: what the tokenizer makes of it, with one BOS at most (also where the text already begins with
-    it) and without an EOS at the end."""
-    ids = list(encode(prompt))
-    while len(ids) > 1 and ids[0] == ids[1] == bos:
-        del ids[0]
-    if len(ids) > 1 and ids[-1] == eos:
-        del ids[-1]
-    return ids
 
 
 def continuation_ids(
@@ -32,7 +22,7 @@ def continuation_ids(
         UserError: the completion is empty, holds an EOS in its middle, or its first letters merge with the end of the
             prompt into one token, so that no model that was fed the prompt could have written it.
     """
-    head, whole = prompt_ids(encode, prompt, bos, eos), prompt_ids(encode, prompt + completion, bos, eos)
+    head, whole = (prompt_ids(encode(text), bos, eos) for text in (prompt, prompt + completion))
     if whole[: len(head)] != head:
         raise UserError(
             f"{where}: prompt and completion share a token where they meet: "
@@ -58,9 +48,7 @@ def turn_ids(
     """
 
     def bare(text: str) -> list[int]:  # an EOS that the tokenizer adds of itself goes, one that is in the text stays
-        ids = list(encode(text))
-        while len(ids) > 1 and ids[0] == ids[1] == bos:
-            del ids[0]
+        ids = prompt_ids(encode(text), bos, None)
         return ids[:-1] if ends and len(ids) > 1 else ids
 
     ends = encode("a")[-1:] == [eos]
