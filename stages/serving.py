@@ -12,7 +12,7 @@ import numpy as np
 from stages import common, output
 from whetstone import engines
 from whetstone.engines.base import Completion, Request
-from whetstone.engines.progress import device_lock
+from whetstone.locks import device_lock
 
 
 class Engine(common.Strict):

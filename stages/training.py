@@ -18,6 +18,7 @@ from stages.run.terminal import plain
 from whetstone import records
 from whetstone.engines.base import Sampling
 from whetstone.errors import UserError
+from whetstone.locks import device_lock
 from whetstone.training import checks, trackers
 from whetstone.training.config import DpoConfig, SftConfig, TrainingConfig
 from whetstone.training.dpo import train_dpo
@@ -34,11 +35,12 @@ def train(epoch: str, kind: str) -> None:
         raise UserError(
             f"{common.PARAMS}: `epochs.train.{epoch}.trainer` is {spec.trainer}; run stages.{spec.trainer}"
         )
-    if config.devices == 1:
-        summary = fit(epoch, kind)
-    else:
-        launch(epoch, kind, config.devices)
-        summary = json.loads(metrics(epoch).read_text())
+    with device_lock(*checks.gpus(config)):
+        if config.devices == 1:
+            summary = fit(epoch, kind)
+        else:
+            launch(epoch, kind, config.devices)
+            summary = json.loads(metrics(epoch).read_text())
     unseen = summary.get("held_out", 0)
     output.count(summary["rows"] + unseen, summary["rows"], {"held out": unseen} if unseen else {},
                  training=summary["tokens"])  # fmt: skip
@@ -125,10 +127,8 @@ def launch(epoch: str, kind: str, devices: int) -> None:
     """Runs `fit` in as many processes, one for each GPU.
 
     Raises:
-        UserError: there are fewer GPUs, or one of the processes failed.
+        UserError: one of the processes failed.
     """
-    if 0 < (found := checks.cuda_devices()) < devices:
-        raise UserError(f"{common.PARAMS}: `{kind}.devices` is {devices}, but this machine shows {found} GPUs")
     processes = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
     found = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
     threads = os.environ.get("OMP_NUM_THREADS", "1")  # what the launcher would set, and say at length

@@ -11,6 +11,8 @@ from stages import common, output
 from stages.star import common as star
 from whetstone import records
 from whetstone.errors import UserError
+from whetstone.locks import device_lock
+from whetstone.training import checks
 from whetstone.training.config import DpoConfig, SftConfig, TrainingConfig
 
 CONFIGS: dict[str, type[TrainingConfig]] = {"sft": SftConfig, "dpo": DpoConfig}
@@ -63,19 +65,20 @@ def main(iteration: str) -> None:
     options = {"base_path": common.model_path("base")} if getattr(config, "reference", "start") == "base" else {}
     adapter = config.adapter != "none"
     trained = out / ("adapter" if adapter else "merged")
-    summary, curve = fit(
-        start,
-        rows,
-        trained,
-        config,
-        scratch=common.scratch("train", f"star-{iteration}"),
-        report=click.echo,
-        **options,
-    )
-    if adapter:
-        from whetstone.training.merge import merge
+    with device_lock(*checks.gpus(config)):
+        summary, curve = fit(
+            start,
+            rows,
+            trained,
+            config,
+            scratch=common.scratch("train", f"star-{iteration}"),
+            report=click.echo,
+            **options,
+        )
+        if adapter:
+            from whetstone.training.merge import merge
 
-        merge(start, trained, out / "merged", prompts=list(rows["prompt"].head(8)))
+            merge(start, trained, out / "merged", prompts=list(rows["prompt"].head(8)))
     common.write_json(metrics, {name: value for name, value in summary.items() if "second" not in name})
     curve.round(6).to_csv(plot, index=False)
     output.count(len(rows), summary["rows"], training=summary["tokens"])

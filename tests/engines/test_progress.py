@@ -1,16 +1,14 @@
-"""Progress in a terminal, locks on GPUs, and the scripted engine that the stages' tests run on."""
+"""Progress in a terminal, and the scripted engine that the stages' tests run on."""
 
 from __future__ import annotations
 
 import io
 import math
-import subprocess
-import sys
 
 import pytest
 
 from whetstone.engines.base import Request, Sampling
-from whetstone.engines.progress import Progress, device_lock, duration, held
+from whetstone.engines.progress import Progress, duration
 from whetstone.engines.scripted import EOS, ScriptedEngine, token_ids
 from whetstone.errors import UserError
 
@@ -33,40 +31,6 @@ def test_a_terminal_gets_a_live_line_and_a_last_one():
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3725, "1:02:05")])
 def test_durations(seconds, text):
     assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("visible", "device", "names"),
-    [
-        ("0,1", "cuda", ["0", "1"]),
-        ("3", "cuda", ["3"]),
-        ("2, 5", "cuda:1", ["5"]),
-        ("GPU-ab12", "cuda:0", ["GPU-ab12"]),
-        ("0", "cpu", []),
-    ],
-)
-def test_one_lock_for_each_gpu_that_is_used(visible, device, names, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with device_lock(device, tmp_path):
-        assert sorted(p.name for p in tmp_path.glob("*.lock")) == sorted(f"whetstone-gpu-{n}.lock" for n in names)
-        if names:
-            other = f"from whetstone.engines.progress import *\nwith device_lock({device!r}, {str(tmp_path)!r}): pass"
-            result = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
-            assert result.returncode == 1 and f"GPU {names[0]} is in use by process" in result.stderr
-    with device_lock(device, tmp_path):
-        pass
-
-
-def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
-    code = f"import time\nfrom whetstone.engines.progress import held\nwith held({str(tmp_path / 'l')!r}, 'it'):\n"
-    process = subprocess.Popen([sys.executable, "-c", code + " print(1, flush=True)\n time.sleep(60)"], stdout=-1)
-    process.stdout.readline()
-    with pytest.raises(UserError, match=f"it is in use by process {process.pid}"), held(tmp_path / "l", "it"):
-        pass
-    process.kill()
-    process.communicate()
-    with held(tmp_path / "l", "it"):
-        pass
 
 
 def texts(engine, **settings) -> list[str]:

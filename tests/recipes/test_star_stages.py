@@ -253,3 +253,21 @@ def test_training_grows_as_the_paper_and_its_code_have_it(length, schedule, leng
 
 def test_iterations_are_numbered_along_their_arm(star):
     assert [star_common.number(name) for name in ("base", "sft1", "sft2", "dpo2")] == [0, 1, 2, 2]
+
+
+def test_a_training_holds_its_gpu(star, monkeypatch):
+    from whetstone.locks import device_lock
+    from whetstone.training import checks, sft
+
+    def training(*_, **__):
+        with pytest.raises(UserError, match="GPU 0 is in use"), device_lock("cuda:0"):
+            pass
+        raise UserError("it was held")
+
+    monkeypatch.setattr("tempfile.tempdir", str(star.folder))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(checks, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(sft, "train_sft", training)
+    baseline(star)
+    star.run("curate", "--iteration", "sft1")
+    assert "it was held" in star.run("train", "--iteration", "sft1", fails=True)

@@ -1,6 +1,7 @@
 """The training stages: what chooses the checkpoint, what an unfinished training goes on from, several processes."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +11,8 @@ from ruamel.yaml import YAML
 from stages import dpo, sft, training
 from tests.training.conftest import QUESTIONS
 from whetstone import records
+from whetstone.errors import UserError
+from whetstone.locks import device_lock
 
 COMMON = {"learning_rate": 1e-2, "max_steps": 6, "batch_size": 4, "rank": 4, "alpha": 8, "max_length": 128}
 GOLD = 32
@@ -152,6 +155,60 @@ def test_two_processes_train_as_one_does(project, tmp_path, stage, epoch, fields
     assert (tmp_path / "models" / epoch / "adapter" / ORIGIN).read_text() == origin
     assert [path.name for path in (tmp_path / "models" / epoch).iterdir()] == ["adapter"]
     assert not list((tmp_path / ".scratch").rglob("checkpoint-*"))
+
+
+@pytest.fixture
+def gpus(tmp_path, monkeypatch):
+    """Tells the stages how many GPUs the machine shows; locks on them lie in a folder of the test's own."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return lambda count: monkeypatch.setattr(training.checks, "cuda_devices", lambda: count)
+
+
+def test_a_training_holds_its_gpu_and_samples_dev_on_it(project, gpus, monkeypatch):
+    gpus(1)
+    real, seen = training.dev_accuracy, []
+
+    def watched(*arguments):
+        def measure(*where):
+            with pytest.raises(UserError, match="GPU 0 is in use"), device_lock("cuda:0"):
+                pass
+            seen.append(where[-1])
+            return real(*arguments)(*where)
+
+        return measure
+
+    monkeypatch.setattr(training, "dev_accuracy", watched)
+    project(sft, "one", select="dev_accuracy", checkpoints=2)
+    assert seen == [3, 6]
+    with device_lock("cuda:0"):
+        pass
+
+
+def test_a_training_is_refused_a_gpu_that_another_stage_samples_on(project, gpus):
+    gpus(1)
+    with device_lock("cuda:0"):
+        assert "GPU 0 is in use by process" in project(sft, "one", fails=True)
+    assert not list(Path("models").glob("one/*"))
+
+
+def test_a_training_on_several_gpus_holds_each_of_them(project, gpus, monkeypatch):
+    gpus(4)
+    taken = []
+
+    def launch(*_):
+        for number in range(4):
+            try:
+                with device_lock(f"cuda:{number}"):
+                    pass
+            except UserError:
+                taken.append(number)
+        raise UserError("enough")
+
+    monkeypatch.setattr(training, "launch", launch)
+    assert "enough" in project(sft, "one", fails=True, devices=3)
+    assert taken == [0, 1, 2]
+    assert "devices is 5, but this machine shows 4 GPUs" in project(sft, "one", fails=True, devices=5)
 
 
 def test_a_process_leaves_its_group_before_it_exits(monkeypatch):

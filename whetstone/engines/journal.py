@@ -22,8 +22,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from whetstone.engines.base import Completion, Engine, Request
-from whetstone.engines.progress import Progress, held
+from whetstone.engines.progress import Progress
 from whetstone.errors import UserError
+from whetstone.locks import held
 
 log = logging.getLogger(__name__)
 COMMIT_SECONDS = 0.1  # a commit costs some 50 microseconds; a kill then loses no finished batch but the last

@@ -1,20 +1,11 @@
-"""How far a run is: a live line in a terminal, one plain line every ten seconds in a log; and the lock on a GPU."""
+"""How far a run is: a live line in a terminal, one plain line every ten seconds in a log."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TextIO
-
-from filelock import FileLock, Timeout
-
-from whetstone.errors import UserError
 
 
 def duration(seconds: float) -> str:
@@ -81,49 +72,3 @@ class Progress:
     def _say(self, line: str) -> None:
         self.said = self.clock()
         print(line, file=self.stream, flush=True)
-
-
-@contextlib.contextmanager
-def held(path: str | Path, what: str) -> Iterator[None]:
-    """Holds the lock file `path` for one process; the lock ends with the process, however it ends.
-
-    Raises:
-        UserError: another process holds it; the message names that process and its host.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock, note = FileLock(path), path.with_name(path.name + ".holder")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = note.read_text() if note.exists() else "another process"
-        raise UserError(f"{what} is in use by {holder}; wait for it or end it") from None
-    try:
-        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        note.write_text(f"process {os.getpid()} on {socket.gethostname()} ({command[:200]})")
-        yield
-    finally:
-        note.unlink(missing_ok=True)
-        lock.release()
-
-
-@contextlib.contextmanager
-def device_lock(device: str, folder: str | Path | None = None) -> Iterator[None]:
-    """Keeps two stages off one GPU: one lock file per visible GPU, in the system's temporary folder. Nothing on a CPU.
-
-    Raises:
-        UserError: another process holds one of the GPUs.
-    """
-    with contextlib.ExitStack() as stack:
-        if device.startswith("cuda"):
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            if visible is None:
-                import torch
-
-                visible = ",".join(map(str, range(torch.cuda.device_count())))
-            names = [name.strip() for name in visible.split(",") if name.strip()]
-            number = device.partition(":")[2]
-            for name in [names[int(number)]] if number else names:
-                path = Path(folder or tempfile.gettempdir()) / f"whetstone-gpu-{name}.lock"
-                stack.enter_context(held(path, f"GPU {name}"))
-        yield

@@ -148,6 +148,18 @@ def cuda_devices() -> int:
     return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
+def gpus(config: TrainingConfig) -> list[str]:
+    """The GPUs that a training takes: as many as `devices`, from the first visible one on; none on a CPU.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    found = cuda_devices()
+    if 0 < found < config.devices:
+        raise UserError(f"devices is {config.devices}, but this machine shows {found} GPUs")
+    return [f"cuda:{number}" for number in range(config.devices)] if found else []
+
+
 def cuda_device() -> tuple[float, str] | None:
     """(bytes of memory, name) of the first CUDA GPU; None where there is none."""
     if not cuda_devices():
