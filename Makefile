@@ -52,10 +52,10 @@ preset: install ## Parameters for a model and its hardware: make preset NAME=rtx
 	@$(IN) python -m tools.preset $(NAME)
 
 base-model: install ## Rebuild models/base from nothing, on a GPU
-	@python models/rebuild_base.py --out models/base
+	@python models/rebuild_base.py models/base
 
 base-model-star: install ## Rebuild recipes/star/models/base from nothing, on a GPU
-	@python models/rebuild_base.py --corpus choices --out recipes/star/models/base --seconds 150 --documents 300000
+	@python models/rebuild_base.py recipes/star/models/base
 
 ##@ Looking
 report: install params ## The report and the page of the run's times, and all that they need

@@ -1,7 +1,10 @@
 """Rebuilds a base model from nothing: corpus, tokenizer and weights. One GPU, a few minutes; prints time and tokens.
 
-    python models/rebuild_base.py --out models/base
-    python models/rebuild_base.py --corpus choices --out recipes/star/models/base
+    python models/rebuild_base.py models/base
+    python models/rebuild_base.py recipes/star/models/base
+
+It trains on as many tokens as the shipped model did (`MODELS`), whatever the GPU takes for them, and the folder changes
+only when the model is finished. Another GPU adds up in another order: another model, as good, but not bit for bit.
 
 The model reads the training distribution of the generated world and nothing else. A training row is a sequence of
 groups `<bos> document document ... <eos>`; a group keeps to one pool of documents, which is one strategy, or one
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -24,6 +28,7 @@ import numpy as np
 
 NAMED = "named"  # pool of documents that name their strategy
 MAX_POSITIONS, ROW = 2048, 1280  # context of the model, tokens in a training row
+BATCH, PEAK, WARM = 128, 3e-3, 150  # rows in a step; highest learning rate, and the steps until there
 VOCABULARY = 2048  # an upper bound: merges run out before
 SEPARATOR = "\n\n"  # ends a document of a few-shot prompt
 PROMPT = Path(__file__).parents[1] / "recipes/star/prompts/world.yaml"
@@ -32,6 +37,8 @@ PROMPT = Path(__file__).parents[1] / "recipes/star/prompts/world.yaml"
 class Strategies:
     """Three strategies equally often (`models/base`)."""
 
+    tokens = 8_319 * BATCH * ROW  # to train on
+    largest = 400_000  # documents of the largest pool
     shape = {
         "hidden_size": 192,
         "intermediate_size": 512,
@@ -68,6 +75,8 @@ class Strategies:
 class Choices:
     """Multiple choice in three languages, some of it wrong on purpose (`recipes/star/models/base`)."""
 
+    tokens = 5_187 * BATCH * ROW
+    largest = 300_000
     shape = {
         "hidden_size": 192,
         "intermediate_size": 448,
@@ -93,21 +102,21 @@ class Choices:
         return (d for pool in self.pools() for d in self.documents(pool, 5_000, -1))
 
 
-CORPORA = {"strategies": Strategies(), "choices": Choices()}
+MODELS = {"models/base": Strategies(), "recipes/star/models/base": Choices()}
 
 
-def train_tokenizer(corpus: Strategies | Choices):
+def train_tokenizer(model: Strategies | Choices):
     """Byte-level BPE over words: digits are single tokens, every word of the world ends up as one."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    words = Regex(corpus.words)
+    words = Regex(model.words)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    texts = (document.removesuffix(SEPARATOR) for document in corpus.sample())
+    texts = (document.removesuffix(SEPARATOR) for document in model.sample())
     tokenizer.train_from_iterator(
         texts,
         trainers.BpeTrainer(
@@ -137,10 +146,10 @@ def _tokenised(job: tuple[str, str, str, int, int]) -> tuple[str, np.ndarray, np
     """Flat token ids (int16) and document lengths of one chunk of one pool."""
     from tokenizers import Tokenizer
 
-    path, corpus, pool, count, seed = job
+    path, model, pool, count, seed = job
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = Tokenizer.from_file(path)
-    texts = list(CORPORA[corpus].documents(pool, count, seed))
+    texts = list(MODELS[model].documents(pool, count, seed))
     encoded = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
     return (
         pool,
@@ -152,10 +161,10 @@ def _tokenised(job: tuple[str, str, str, int, int]) -> tuple[str, np.ndarray, np
 class Corpus:
     """All documents as one flat token tensor on the device; rows are put together there, no loader waits."""
 
-    def __init__(self, tokenizer_file: str, name: str, largest: int, device: str, bos: int, eos: int):
+    def __init__(self, tokenizer_file: str, name: str, device: str, bos: int, eos: int):
         import torch
 
-        self.kind, pools = CORPORA[name], CORPORA[name].pools()
+        self.kind, pools, largest = MODELS[name], MODELS[name].pools(), MODELS[name].largest
         sizes = {pool: max(1, round(largest * share)) for pool, (_, share) in pools.items()}
         jobs = [
             (tokenizer_file, name, pool, min(12_000, size), number)
@@ -203,8 +212,8 @@ class Corpus:
         return torch.where(offset >= 0, token, torch.where(offset == -1, self.bos, self.eos))
 
 
-def pretrain(tokenizer, corpus: Corpus, seconds: float, batch: int, peak: float, device: str):
-    """AdamW at a flat rate for half the time, then linear to 2 %. Returns (model, steps, tokens)."""
+def pretrain(tokenizer, corpus: Corpus, tokens: int, device: str):
+    """AdamW at a flat rate for half the tokens, then linear to 2 %. Returns (model, steps)."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -226,7 +235,7 @@ def pretrain(tokenizer, corpus: Corpus, seconds: float, batch: int, peak: float,
     vectors = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
-        lr=peak,
+        lr=PEAK,
         betas=(0.9, 0.95),
         fused=device == "cuda",
     )
@@ -236,58 +245,61 @@ def pretrain(tokenizer, corpus: Corpus, seconds: float, batch: int, peak: float,
         return torch.nn.functional.cross_entropy(model.lm_head(hidden).flatten(0, 1).float(), rows[:, 1:].flatten())
 
     compiled = torch.compile(loss_of) if device == "cuda" else loss_of
-    step, began, warm = 0, None, 150
-    while True:
-        done = 0.0 if began is None else (time.perf_counter() - began) / seconds
-        if done >= 1:
-            break
-        rate = peak * min(1, (step + 1) / warm) * (1 if done < 0.5 else 0.02 + 0.98 * 2 * (1 - done))
+    steps = math.ceil(tokens / (BATCH * ROW))
+    for step in range(steps):
+        done = step / steps
+        rate = PEAK * min(1, (step + 1) / WARM) * (1 if done < 0.5 else 0.02 + 0.98 * 2 * (1 - done))
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device, dtype=torch.bfloat16):
-            loss = compiled(corpus.rows(batch))
+            loss = compiled(corpus.rows(BATCH))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        step += 1
-        if step == 3:  # compiled by now
-            loss.item()
-            began = time.perf_counter()
-        if step % 500 == 0:
-            print(f"step {step}, loss {loss.item():.4f}, {step * batch * ROW / 1e6:.0f} M tokens", flush=True)
-    return model, step, step * batch * ROW
+        if (step + 1) % 500 == 0:
+            print(f"step {step + 1:,} of {steps:,}, loss {loss.item():.4f}", flush=True)
+    return model, steps
+
+
+def put(made: Path, out: Path) -> None:
+    """The finished folder in the place of the one before, whose card stays."""
+    before = out.with_name(out.name + ".before")
+    if (out / "README.md").exists():
+        shutil.copy(out / "README.md", made)
+    if out.exists():
+        out.rename(before)
+    made.rename(out)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--corpus", "name", type=click.Choice(list(CORPORA)), default="strategies", show_default=True)
-@click.option("--seconds", default=300.0, show_default=True, help="training time after compilation")
-@click.option("--documents", default=400_000, show_default=True, help="documents of the largest pool")
-@click.option("--batch", default=128, show_default=True, help=f"rows of {ROW} tokens in a step")
-@click.option("--learning-rate", default=3e-3, show_default=True)
-@click.option("--seed", default=0, show_default=True)
-def main(out: Path, name: str, seconds: float, documents: int, batch: int, learning_rate: float, seed: int) -> None:
+@click.argument("name", metavar="MODEL", type=click.Choice(list(MODELS)))
+@click.option("--out", type=click.Path(path_type=Path), help="another folder than the model's own")
+@click.option("--tokens", type=int, help="to train on, if not as many as the shipped model")
+def main(name: str, out: Path | None, tokens: int | None) -> None:
     import torch
 
+    out = out or Path(name)
+    made = out.with_name(out.name + ".partial")
+    shutil.rmtree(made, ignore_errors=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
     marks = [time.perf_counter()]
-    tokenizer = train_tokenizer(CORPORA[name])
-    tokenizer.save_pretrained(out)
+    tokenizer = train_tokenizer(MODELS[name])
+    tokenizer.save_pretrained(made)
     marks.append(time.perf_counter())
-    corpus = Corpus(
-        str(out / "tokenizer.json"), name, documents, device, tokenizer.bos_token_id, tokenizer.eos_token_id
-    )
+    corpus = Corpus(str(made / "tokenizer.json"), name, device, tokenizer.bos_token_id, tokenizer.eos_token_id)
     marks.append(time.perf_counter())
     print(f"corpus: {len(corpus.length):,} documents, {len(corpus.tokens):,} tokens", flush=True)
-    model, steps, tokens = pretrain(tokenizer, corpus, seconds, batch, learning_rate, device)
+    model, steps = pretrain(tokenizer, corpus, tokens or MODELS[name].tokens, device)
+    model.to(torch.bfloat16).save_pretrained(made)
     marks.append(time.perf_counter())
-    model.to(torch.bfloat16).save_pretrained(out)
+    put(made, out)
     spent = [b - a for a, b in pairwise(marks)]
     print(
-        f"{steps:,} steps, {tokens:,} tokens; "
+        f"{steps:,} steps, {steps * BATCH * ROW:,} tokens; "
         f"tokenizer {spent[0]:.0f} s, corpus {spent[1]:.0f} s, training {spent[2]:.0f} s"
     )
 
