@@ -16,7 +16,7 @@ STAMP := $(VENV)/installed-$(shell cat pyproject.toml requirements/constraints.t
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .DEFAULT_GOAL := all
-.PHONY: all install params infer sample epoch1 epoch2 evaluate check plan trace compare experiments status free \
+.PHONY: all install params infer sample epoch1 epoch2 evaluate check plan trace compare experiments status record free \
 	star results base-model base-model-star preset test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report \
 	chat docs publish help
 
@@ -86,6 +86,10 @@ experiments: install ## Experiments of this commit: what each set, and what came
 
 free: install ## Delete what can be made again: merged models and the scratch folder
 	@$(IN) python -m tools.space --free
+
+record: install ## Take the manifests of this machine's run into git, for a commit of its results
+	@$(IN) python -m tools.record
+
 
 publish: install ## Show what REPO=owner/name CHECKPOINT=epoch2 (or DATA=1) would upload to the Hub; UPLOAD=1 does it
 	@python -m tools.publish --repository "$(REPO)" $(if $(DATA),--data,--checkpoint "$(CHECKPOINT)") \

@@ -153,7 +153,7 @@ def kills(changes: dict[str, Any], count: int = KILLS, seed: int = 0) -> dict[st
             moments.append(round(wait, 1))
     repro(folder)
     total = time.monotonic() - began
-    manifests = [json.loads(file.read_text()) for file in (calm / "manifests").glob("*.json")]
+    manifests = [json.loads(file.read_text()) for file in (calm / "manifests/local").glob("*.json")]
     starting = [one["seconds"] - one["sampled"]["seconds"] for one in manifests if "sampled" in one]
     starts = len(moments) * (STARTUP + statistics.mean(starting))
     return {

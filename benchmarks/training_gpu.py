@@ -385,7 +385,7 @@ def tiny(folder: Path) -> dict[str, Any]:
     for command in (["init", "--no-scm", "-q"], ["repro"]):
         subprocess.run([sys.executable, "-m", "dvc", *command], check=True, cwd=work, env=environment)
     found: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 1), "stages": {}, "epochs": {}}
-    for path in sorted((work / "manifests").glob("*.json")):
+    for path in sorted((work / "manifests/local").glob("*.json")):
         one = json.loads(path.read_text())
         found["stages"][one["stage"]] = {"seconds": one["seconds"], "device": one["device"]}
     for epoch in yaml.safe_load((ROOT / "params.yaml").read_text())["epochs"]["train"]:

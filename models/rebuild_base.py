@@ -3,8 +3,8 @@
     python models/rebuild_base.py models/base
     python models/rebuild_base.py recipes/star/models/base
 
-It trains on as many tokens as the shipped model did (`MODELS`), whatever the GPU takes for them, and the folder changes
-only when the model is finished. Another GPU adds up in another order: another model, as good, but not bit for bit.
+It trains on as many tokens as the shipped model did (`MODELS`), however long a GPU takes for them, and the folder
+changes only when the model is finished. Another GPU adds up in another order, so its model isn't the same to the bit.
 
 The model reads the training distribution of the generated world and nothing else. A training row is a sequence of
 groups `<bos> document document ... <eos>`; a group keeps to one pool of documents, which is one strategy, or one

@@ -23,6 +23,7 @@ def finished(tmp_path_factory):
 
     made = Copy.made(tmp_path_factory.mktemp("finished") / "project")
     assert made.ran("repro") == ALL | {"code"}
+    made.run("python", "-m", "tools.record")
     made.commit()
     return made
 

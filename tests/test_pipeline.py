@@ -60,7 +60,7 @@ def test_plumbing_writes_no_out(stages):
 
 def test_stages_open_what_they_declare_and_all_of_it(stages):
     for stage, seen in stages:
-        outs = {out.def_path for out in stage.outs} | {f"manifests/{stage.name}.json"}
+        outs = {out.def_path for out in stage.outs} | {f"manifests/local/{stage.name}.json"}
         opened = {re.sub(r"\.partial\b", "", path) for path in seen["opened"] if not path.endswith((".py", ".pyc"))}
         opened -= {"params.yaml", *(path for path in opened if path.startswith((".git", ".dvc", ".scratch")))}
         undeclared = {path for path in opened if not covered(path, inputs(stage) | outs)}
@@ -74,7 +74,7 @@ def test_stages_open_what_they_declare_and_all_of_it(stages):
 def test_stages_write_their_outs_and_nothing_else(stages):
     for stage, seen in stages:
         outs = {out.def_path for out in stage.outs}
-        strays = {path for path in seen["changed"] if not covered(path, outs)} - {f"manifests/{stage.name}.json"}
+        strays = {path for path in seen["changed"] if not covered(path, outs)} - {f"manifests/local/{stage.name}.json"}
         assert not strays, f"{stage.name} writes {strays}"
         assert all(any(covered(path, {out}) for path in seen["changed"]) for out in outs)
 
@@ -123,6 +123,23 @@ def test_a_second_run_does_nothing_quickly(copy):
     assert copy.ran("repro") == set()
     print(f"no-op dvc repro: {time.monotonic() - began:.1f} s")
     assert copy.run("git", "status", "--porcelain") == ""
+
+def test_a_run_that_finds_the_same_leaves_git_as_it_was(copy):
+    record = copy.json("manifests/problems.json")
+    assert copy.ran("repro", "-f", "-s", "problems", "infer@cot-1", "report") == {"problems", "infer@cot-1", "report"}
+    assert copy.run("git", "status", "--porcelain") == ""
+    assert copy.json("manifests/problems.json") == record
+    assert copy.json("manifests/local/problems.json")["started"] > record["started"]
+
+
+def test_a_run_is_recorded_when_told(copy):
+    (copy.folder / "manifests/nobody.json").write_text("{}")
+    assert "15 of 15 stages recorded, 1 gone" in copy.run("python", "-m", "tools.record")
+    staged = copy.run("git", "diff", "--cached", "--name-only").splitlines()
+    assert staged == [f"manifests/{name}.json" for name in ("infer@cot-1", "problems", "report")]
+    assert copy.json("manifests/problems.json") == copy.json("manifests/local/problems.json")
+    copy.commit()
+
 
 
 def test_plots_are_drawn(copy):

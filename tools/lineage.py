@@ -109,9 +109,17 @@ def modules(stage: Any) -> dict[str, str]:
 
 
 def record(stage: Any) -> dict[str, Any] | None:
-    """The stage's manifest where it is about what dvc.lock says; a stage restored from a cache has none here."""
-    found = load(stage.repo, f"{manifest.FOLDER}/{stage.name}.json")
-    return found if found and (found["inputs"], found["params"]) == (inputs(stage), params(stage)) else None
+    """The stage's manifest where it is about what dvc.lock says, this machine's before the recorded one; a stage that
+    was restored from a cache may have none."""
+    both = [load(stage.repo, f"{folder}/{stage.name}.json") for folder in (manifest.LOCAL, manifest.FOLDER)]
+    own = [one for one in both if one and (one["inputs"], one["params"]) == (inputs(stage), params(stage))]
+    return own[0] if own else None
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    """The last manifest of each stage, whatever it is about: this machine's, or else the recorded one."""
+    both = (sorted(Path(folder).glob("*.json")) for folder in (manifest.FOLDER, manifest.LOCAL))
+    return {path.stem: json.loads(path.read_text()) for paths in both for path in paths}
 
 
 def revision(stage: Any) -> str:

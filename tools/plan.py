@@ -1,22 +1,20 @@
 """What would run and why, and what it would take, before anything is spent (`make plan`).
 
 Rows, tokens, time and disk are those of the stage's last manifest, scaled to what it would work on now; a stage that
-never ran takes a like one's, such as another part's. Manifests are in git, so that a fresh clone can plan. Another
-model or engine than theirs needs `make plan CALIBRATE=1`, which measures a few completions.
+never ran takes a like one's, such as another part's. Recorded manifests are in git, so that a fresh clone can plan.
+Another model or engine than theirs needs `make plan CALIBRATE=1`, which measures a few completions.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 from rich.table import Table
 
 from stages import code
-from stages.run import Command, manifest
+from stages.run import Command
 from stages.run.sources import Sources
 from tools import calibration, lineage
 from tools.estimate import Need, grown, need, reference, related
@@ -73,8 +71,7 @@ def edited(stage: Any, status: Mapping[str, list], sources: Sources) -> Iterator
     for path in [dep.def_path for dep in stage.deps if code.script_of(dep.def_path)]:
         then = lineage.modules(stage)
         if path in states:  # what is here isn't what the stage ran with
-            last = lineage.load(stage.repo, f"{manifest.FOLDER}/{stage.name}.json")
-            then = (last or {}).get("code", {})
+            then = lineage.manifests().get(stage.name, {}).get("code", {})
         if then:
             now = sources.digests(code.script_of(path))
             yield from sorted(file for file in {*then, *now} if then.get(file) != now.get(file))
@@ -139,7 +136,7 @@ def total(values: list[float | None]) -> float | None:
 @click.option("--calibrate", is_flag=True, help="measure the model and engine of params.yaml on a few problems first")
 def main(calibrate: bool) -> None:
     """Prints what would run, why, and what it would take."""
-    manifests = {path.stem: json.loads(path.read_text()) for path in sorted(Path(manifest.FOLDER).glob("*.json"))}
+    manifests = lineage.manifests()
     measured = calibration.measure() if calibrate else calibration.known()
     with lineage.opened() as repo:
         planned = list(plan(repo, manifests, measured))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +60,7 @@ def kind_of(file: Path) -> str | None:
 
 def disk(repo: Any) -> str:
     """There is room for what would run."""
-    manifests = {path.stem: json.loads(path.read_text()) for path in sorted(Path(manifest.FOLDER).glob("*.json"))}
-    needed = sum(one.need.disk or 0 for one in plan.plan(repo, manifests, None))
+    needed = sum(one.need.disk or 0 for one in plan.plan(repo, lineage.manifests(), None))
     free = shutil.disk_usage(".").free
     if needed > free:
         raise UserError(f"disk: {free / 1e9:.1f} GB are free, {needed / 1e9:.1f} would be written; try `make free`")

@@ -1,4 +1,7 @@
-"""The record of a stage's run: what went in, fingerprinted before it ran, and what it did (manifests/<stage>.json).
+"""The record of a stage's run: what went in, fingerprinted before it ran, and what it did.
+
+It is in manifests/local/<stage>.json, which git ignores; an experiment's, and what `make record` takes over, is in
+manifests/<stage>.json, which git keeps.
 
 DVC hashes a stage's inputs after its command has ended. An edit made meanwhile would be recorded as what the outs were
 made from, and the next `dvc repro` would find nothing to do. So a stage fingerprints its inputs itself, from the same
@@ -24,7 +27,8 @@ from stages import code, output
 from whetstone.errors import UserError
 from whetstone.records import fingerprint
 
-FOLDER = "manifests"
+FOLDER = "manifests"  # the record in git
+LOCAL = f"{FOLDER}/local"  # of this machine's runs
 # Whose version can change a result; a manifest names those that the stage imported
 PACKAGES = (
     *("accelerate", "bitsandbytes", "datasets", "math_verify", "numpy", "openai", "pandas", "peft", "pyarrow"),
@@ -50,8 +54,10 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
         if stage is None:
             return work()
         started = datetime.now(UTC)
-        before, git = _inputs(stage), _revision(repo, stage)
-        path = os.path.relpath(Path(stage.path).parent / FOLDER / f"{stage.name}.json")
+        before, revision = _inputs(stage), _revision(repo, stage)
+        experiment = os.environ.get("DVC_EXP_NAME")
+        place = Path(FOLDER if experiment else LOCAL, f"{stage.name}.json")
+        path = os.path.relpath(Path(stage.path).parent / place)
         aside = scratch("refused") / f"{stage.name}-{fingerprint(json.dumps(before, sort_keys=True))}"
         if aside.exists():
             print(f"{stage.name}: an earlier run made its results from these very inputs; taken from {aside}")
@@ -63,8 +69,8 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
             "stage": stage.name,
             "started": started.isoformat(timespec="seconds"),
             "seconds": output.seconds(),
-            "git": git,
-            "experiment": os.environ.get("DVC_EXP_NAME"),
+            "git": revision,
+            "experiment": experiment,
             "device": device(),
             "packages": packages(),
             "sandbox": layers(),
@@ -77,11 +83,11 @@ def run(command: str, scratch: Callable[..., Path], work: Callable[[], Any]) -> 
         after = _inputs(stage)
         if after != before:
             _move(_outs(stage), Path(), aside)
-            _write(aside / path, content)
+            write(aside / path, content)
             raise UserError(_changed(stage.name, before, after, aside))
-        _write(Path(path), content)
-        # As DVC stages what it writes; and an experiment in a temporary folder brings home what git knows of
-        _git("add", path)
+        write(Path(path), content)
+        if experiment:  # one in a temporary folder brings home what git knows of
+            git("add", path)
         return result
 
 
@@ -146,14 +152,14 @@ def _move(paths: Iterable[str], source: Path, target: Path) -> None:
             shutil.move(source / path, target / path)
 
 
-def _write(path: Path, content: dict) -> None:
+def write(path: Path, content: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1, default=str) + "\n")
     partial.replace(path)
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
     """What git says; None where it fails, or where there is none: a copy of the project runs without it."""
     if shutil.which("git") is None:
         return None
@@ -167,8 +173,8 @@ def _revision(repo: Any, stage: Any) -> dict[str, Any]:
     paths = [Path(dep.fs_path) for dep in stage.deps]
     sources = [path for path in paths if not any(path == out or path in out.parents or out in path.parents
                                                  for out in made)]  # fmt: skip
-    changed = _git("status", "--porcelain", "--", stage.path, *map(str, sources))
-    return {"revision": _git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+    changed = git("status", "--porcelain", "--", stage.path, *map(str, sources))
+    return {"revision": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 
 def device() -> str:

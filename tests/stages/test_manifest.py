@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -24,20 +25,29 @@ STAGES = {
     },
 }
 INFER = ["infer", "--strategy", "cot", "--part", "1"]
-OUT, MANIFEST = "data/attempts/base/cot-1.parquet", "manifests/infer@cot-1.json"
+OUT, MANIFEST = "data/attempts/base/cot-1.parquet", "manifests/local/infer@cot-1.json"
+RECORD = "manifests/infer@cot-1.json"
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """A folder of git and DVC with nothing in it, which takes a second to make."""
+    folder = tmp_path_factory.mktemp("empty")
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True, cwd=folder)
+    return folder
 
 
 @pytest.fixture
-def versioned(project, monkeypatch):
+def versioned(project, empty, monkeypatch):
     """The project in git and DVC with two of its stages, and its problems made."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.folder.parent))
+    shutil.copytree(empty, project.folder, dirs_exist_ok=True)
     with (project.folder / "dvc.yaml").open("w") as file:
         YAML().dump({"stages": STAGES}, file)
-    (project.folder / ".gitignore").write_text("/data\n.scratch\n")
+    (project.folder / ".gitignore").write_text("/data\n/metrics\n.scratch\n/manifests/local\n")
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (
-        ["git", "init", "-q"],
-        [sys.executable, "-m", "dvc", "init", "-q"],
         ["git", "add", "-A"],
         ["git", *identity, "commit", "-qm", "state"],
     ):
@@ -83,16 +93,23 @@ def test_an_edited_prompt_makes_the_revision_dirty_and_an_unrelated_file_does_no
     assert manifest(versioned)["git"]["dirty"] is True
 
 
-def test_git_knows_of_a_new_manifest(versioned):
+def git_status() -> list[str]:
+    return subprocess.run(["git", "status", "-s"], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_a_run_leaves_git_alone_and_an_experiment_brings_its_record(versioned, monkeypatch):
     versioned.run(*INFER)
-    staged = subprocess.run(["git", "diff", "--cached", "--name-only"], capture_output=True, text=True, check=True)
-    assert MANIFEST in staged.stdout.split()
+    assert git_status() == []
+    monkeypatch.setenv("DVC_EXP_NAME", "warmer")
+    versioned.run(*INFER)
+    assert git_status() == [f"A  {RECORD}"]
+    assert json.loads((versioned.folder / RECORD).read_text())["experiment"] == "warmer"
 
 
 @pytest.mark.parametrize("arguments", [["infer", "--strategy", "sub", "--part", "1"], [*INFER, "--show-prompt", "1"]])
 def test_what_is_no_stage_of_the_pipeline_leaves_none(versioned, arguments):
     versioned.run(*arguments)
-    assert not list((versioned.folder / "manifests").glob("infer*"))
+    assert not list((versioned.folder / "manifests").glob("**/infer*"))
 
 
 def meanwhile(project, action) -> None:
