@@ -11,6 +11,8 @@ export PYTHONUTF8 := 1
 # RECIPE=star: the pipeline that plan, status, trace, compare, experiments and free look at; the root's without it
 IN := $(if $(RECIPE),cd recipes/$(RECIPE) && PYTHONPATH=../..)
 
+FIRST = $$(python -c 'from stages.common import structure; print(*structure().datasets[:1])')
+
 # Installed once for each state of the requirements
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml requirements/constraints.txt | cksum | cut -d' ' -f1)
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -31,11 +33,11 @@ infer: install params ## Few-shot attempts of the base model only; GPUS=0,1 runs
 sample: install params ## The tuned models' own attempts; GPUS=0,1 as above
 	@$(if $(GPUS),python -m tools.parallel sample --gpus "$(GPUS)",dvc repro sample)
 
-epoch1: install params ## Up to the evaluation of epoch 1
-	@dvc repro evaluate@epoch1-test
+epoch1: install params ## Up to the evaluation of epoch 1 on the first of `datasets`
+	@dvc repro evaluate@$@-$(FIRST)
 
-epoch2: install params ## Up to the evaluation of epoch 2
-	@dvc repro evaluate@epoch2-test
+epoch2: install params ## Up to the evaluation of epoch 2 on the first of `datasets`
+	@dvc repro evaluate@$@-$(FIRST)
 
 evaluate: install params ## Up to all evaluations
 	@dvc repro baseline evaluate

@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 import pytest
