@@ -92,7 +92,6 @@ free: install ## Delete what can be made again: merged models and the scratch fo
 record: install ## Take the manifests of this machine's run into git, for a commit of its results
 	@$(IN) python -m tools.record
 
-
 publish: install ## Show what REPO=owner/name CHECKPOINT=epoch2 (or DATA=1) would upload to the Hub; UPLOAD=1 does it
 	@python -m tools.publish --repository "$(REPO)" $(if $(DATA),--data,--checkpoint "$(CHECKPOINT)") \
 		$(if $(MERGED),--merged) $(if $(LICENCE),--licence "$(LICENCE)") $(if $(UPLOAD),--upload) $(if $(PUBLIC),--public)

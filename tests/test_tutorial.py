@@ -85,6 +85,7 @@ def test_the_report_and_the_answers_are_there(done):
     summary = copy.json("metrics/summary.json")
     assert summary["problems"] == 60 and "epoch2" in summary
     assert "─ base ─" in chat and "─ epoch2 ─" in chat and "chose among cot" in chat
+    assert re.search(r"answer: 27\b", chat)
 
 
 def test_the_example_line_is_one_that_the_script_writes(done):

@@ -1,7 +1,7 @@
 """Asks the base model and a tuned one the same question: their answers side by side, programs run in the sandbox.
 
 make chat CHECKPOINT=epoch2
-python -m tools.chat --checkpoint epoch2 --question "Ann has 3 bags of 4 apples. How many apples are there?"
+python -m tools.chat --checkpoint epoch2 --question "A journey takes 3 hours and 9 minutes. How many minutes is that?"
 """
 
 from __future__ import annotations

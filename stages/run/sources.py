@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("stages", "whetstone")
 PLUMBING = {
+    "stages/__init__.py": "refuses a Python that lacks the project's packages",
     "stages/output.py": "counts rows and tokens for the manifest, and prints a stage's last lines",
     "stages/run/manifest.py": "writes the record of a run, which no stage reads",
     "stages/run/signals.py": "ends a stage's process",

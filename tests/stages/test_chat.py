@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from pathlib import Path
 
 import pytest
 
+from tools.chat import few_shot
 from whetstone.engines.scripted import ScriptedEngine
+
+ROOT = Path(__file__).parents[2]
 
 QUESTION = "How many are 3 and 4?"
 COT, L2M = " It comes to 8. The answer is 8.", "\nSub-question 1: How many?\nAnswer 1: 8\nThe answer is 8."
@@ -68,3 +73,22 @@ def test_neither_a_model_nor_its_program_steers_the_terminal(chat):
     output = chat(reply=" program:\nprint('\\x1b[2J\\x07 wiped')\nanswer = '\x1b]52;c;aGk=\x07'")
     assert "printed: [2J wiped" in output and "]52;c;aGk=" in output
     assert not set(output) & {"\x1b", "\x07"}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The base model that comes with the project."""
+    from whetstone.engines.transformers import TransformersEngine
+
+    return TransformersEngine(ROOT / "models/base", device="cpu")
+
+
+@pytest.mark.parametrize("strategy", ["cot", "l2m", "pot"])
+def test_the_tutorials_question_is_one_that_the_shipped_model_answers(shipped, strategy, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = " ".join((ROOT / "docs/tutorial.md").read_text().split())
+    question, told = re.search(r'echo "(.+?)" \| make chat .* the base model\'s answer, (\d+),', page).groups()
+    made, hours, shipped_off = map(int, re.findall(r"\d+", question))
+    assert int(told) == made * hours - shipped_off
+    said = few_shot(shipped, question, strategy)
+    assert said.outcome.endswith(f"answer: {told}"), said.text
