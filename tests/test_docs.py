@@ -47,6 +47,11 @@ def test_links(document, link):
     assert ((ROOT / document).parent / link).exists()
 
 
+def test_the_readme_leads_to_every_page():
+    linked = {link for document, link in found(r"\]\((?!http)([^)#]+)\)") if document == "README.md"}
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
 def test_the_readme_begins_with_the_two_commands():
     opening = TEXT["README.md"].split("## ")[0]
     assert opening.index("    make  ") < opening.index("    make test")
