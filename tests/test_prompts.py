@@ -88,17 +88,29 @@ def runs(text: str) -> Iterator[tuple[str, ...]]:
     return zip(*(tokens[at:] for at in range(NEAR)), strict=False)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no public data sets in {DATA}")
-def test_no_example_is_in_a_data_set_nor_near_to_one_there():
+@pytest.mark.parametrize(
+    ("data", "copy"),
+    [
+        (
+            Path(__file__).parent / "fixtures/public",
+            "Every week, Tove knits 4 scarves a week and sells each for $12, then rests.",
+        ),
+        pytest.param(
+            DATA,
+            "Ann's hens lay 16 eggs per day. She eats three for breakfast every morning and bakes cakes.",
+            marks=pytest.mark.skipif(not DATA.is_dir(), reason=f"no public data sets in {DATA}"),
+        ),
+    ],
+)
+def test_no_example_is_in_a_data_set_nor_near_to_one_there(data, copy):
     """No run of eight words of any question is in any file of the public data sets: questions, solutions, outputs.
-    A question of GSM8K in other words shows that the search would find one."""
+    A question of GSM8K's layout in other words shows that the search would find one."""
     asked = {run: question for task in TASKS for question in questions(task) for run in runs(question)}
     assert len(asked) > 100
-    copy = "Ann's hens lay 16 eggs per day. She eats three for breakfast every morning and bakes cakes."
     asked |= dict.fromkeys(runs(copy), copy)
     found = []
     suffixes = (".json", ".jsonl", ".xml", ".txt", ".tsv", ".csv")
-    for path in sorted(path for path in DATA.rglob("*") if path.suffix in suffixes):
+    for path in sorted(path for path in data.rglob("*") if path.suffix in suffixes):
         found += [(path.name, asked[run]) for run in runs(path.read_text(encoding="utf-8")) if run in asked]
-    assert ("test.jsonl", copy) in found
+    assert {name for name, one in found if one == copy} & {"test.jsonl", "train.jsonl"}
     assert [one for one in found if one[1] != copy] == []

@@ -17,6 +17,8 @@ from whetstone.problems.splits import straddling
 
 DATA = Path(os.environ.get("WHETSTONE_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 published = pytest.mark.skipif(not DATA.is_dir(), reason=f"no public data sets in {DATA}")
+WRITTEN = Path(__file__).parents[1] / "fixtures/public"  # a few rows in the layout of each published file
+BOTH = [pytest.param(WRITTEN, id="written"), pytest.param(DATA, id="published", marks=published)]
 
 SEED = "Ivo fills 6 crates with 35 oranges each. How many oranges does he pack?"
 OTHER = "Lena reads 12 pages a day for 9 days. How many pages does she read?"
@@ -125,6 +127,39 @@ def asdiv_ids(ranges: str) -> list[str]:
     return [f"asdiv-nluds-{n:04d}" for first, *last in bounds for n in range(first, (last or [first])[0] + 1)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "file", "ids", "answers"),
+    [
+        ("gsm8k", "gsm8k/train.jsonl", [f"gsm8k-test-0000{n}" for n in range(3)], ["240", "2720", "-4"]),
+        ("gsm8k", "gsm8k/test.jsonl", ["gsm8k-test-00000", "gsm8k-test-00001"], ["48", "12.5"]),
+        ("svamp", "svamp/SVAMP.json", [f"svamp_3-chal-{n}" for n in (1, 2, 3)], ["17", "21", "15"]),
+        ("mawps", "mawps/MultiArith.json", ["multiarith-0", "multiarith-3"], ["36", "24"]),
+        ("mawps", "mawps/AddSub.json", ["addsub-1", "addsub-2"], ["45", "3.25"]),
+        ("mawps", "mawps/SingleEq.json", ["singleeq-0", "singleeq-7"], ["17", "13"]),
+        ("mawps", "mawps/trainset.json", ["trainset-11", "trainset-12"], ["8", "1.83333333333333"]),
+        ("mawps", "mawps/validset.json", ["validset-21"], ["12"]),
+        ("mawps", "mawps/testset.json", ["testset-31"], ["12.5"]),
+    ],
+)
+def test_a_published_layout_is_read(kind, file, ids, answers):
+    problems = load(SourceSpec(kind=kind, path=str(WRITTEN / file), split="test"))
+    assert problems["id"].tolist() == ids and problems["answer"].tolist() == answers
+    assert problems.attrs["counts"] == {"read": len(ids), "unparsed": 0, "kept": len(ids)}
+    assert records.table(problems, records.PROBLEM).num_rows == len(ids)
+
+
+def test_answers_of_asdiv_that_are_no_number_are_named_or_dropped():
+    spec = {"kind": "asdiv", "path": str(WRITTEN / "asdiv/ASDiv.xml"), "split": "test"}
+    with pytest.raises(UserError, match=r"nluds-0003: can't read the answer '2:55'.*2 of 4.*unparsed: drop"):
+        load(SourceSpec(**spec))
+    problems = load(SourceSpec(**spec, unparsed="drop"))
+    assert problems["id"].tolist() == ["asdiv-nluds-0001", "asdiv-nluds-0002"]
+    assert problems["answer"].tolist() == ["9", "1/3"]
+    assert problems["question"][0] == "Four white hens and five brown hens sit on a fence. How many hens sit there?"
+    assert (problems["level"].tolist(), problems["family"].tolist()) == ([1, 6], ["Addition", "Common-Division"])
+    assert problems.attrs["unparsed"] == {"asdiv-nluds-0003": "2:55", "asdiv-nluds-0004": "Tora"}
+
+
 @published
 @pytest.mark.parametrize(
     ("kind", "file", "rows", "name", "first"),
@@ -164,22 +199,22 @@ def test_the_exceptions_of_asdiv_are_those_whose_answer_is_not_one_number():
     assert (by_id["level"]["asdiv-nluds-0001"], by_id["family"]["asdiv-nluds-0001"]) == (1, "Addition")
 
 
-@published
-def test_one_pattern_reads_mawps_as_one_set():
-    problems = load(SourceSpec(kind="mawps", path=str(DATA / "mawps" / "*set.json"), name="mawps"))
-    assert len(problems) == problems["id"].nunique() == 2373
-    assert set(problems["part"]) == {1, 2, 3, 4, 5}
+@pytest.mark.parametrize(("data", "rows"), [(WRITTEN, 4), pytest.param(DATA, 2373, marks=published)])
+def test_one_pattern_reads_mawps_as_one_set(data, rows):
+    problems = load(SourceSpec(kind="mawps", path=str(data / "mawps" / "*set.json"), name="mawps"))
+    assert len(problems) == problems["id"].nunique() == rows
+    assert set(problems["part"]) <= {1, 2, 3, 4, 5} and problems["part"].nunique() > 1
 
 
-@published
-def test_every_published_gold_equals_the_number_that_the_file_states():
+@pytest.mark.parametrize("data", BOTH)
+def test_every_published_gold_equals_the_number_that_the_file_states(data):
     """Against the file read naively, so that the loader can't be wrong in a way that the grader shares."""
-    rows = [json.loads(line) for line in (DATA / "gsm8k" / "test.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (data / "gsm8k" / "test.jsonl").read_text().splitlines()]
     stated = [row["answer"].split("#### ")[1].replace(",", "") for row in rows]
-    problems = load(SourceSpec(kind="gsm8k", path=str(DATA / "gsm8k" / "test.jsonl"), split="test"))
+    problems = load(SourceSpec(kind="gsm8k", path=str(data / "gsm8k" / "test.jsonl"), split="test"))
     assert problems["answer"].tolist() == stated
-    svamp = json.loads((DATA / "svamp" / "SVAMP.json").read_text())
-    problems = load(SourceSpec(kind="svamp", path=str(DATA / "svamp" / "SVAMP.json"), split="test"))
+    svamp = json.loads((data / "svamp" / "SVAMP.json").read_text())
+    problems = load(SourceSpec(kind="svamp", path=str(data / "svamp" / "SVAMP.json"), split="test"))
     assert problems["answer"].astype(float).tolist() == [row["Answer"] for row in svamp]
     assert "Common-Divison" not in set(problems["family"])
 

@@ -21,6 +21,8 @@ from whetstone.problems.multiple_choice import ChoiceSource, load, subject
 
 DATA = Path(os.environ.get("WHETSTONE_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 public = pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets are not here")
+WRITTEN = Path(__file__).parents[1] / "fixtures/public"  # a few rows in the layout of each published file
+BOTH = [pytest.param(WRITTEN, id="written"), pytest.param(DATA, id="published", marks=public)]
 SHA = "0" * 40
 
 
@@ -187,6 +189,38 @@ def test_rows_that_can_not_be_graded_are_dropped_and_counted(tmp_path):
     assert frame.attrs["counts"] == {"read": 3, "kept": 1, "answer": 1, "options": 1}
 
 
+@pytest.mark.parametrize(
+    ("fields", "dropped", "answers", "options"),
+    [
+        ({"kind": "mmlu", "path": "mmlu/test/*.csv"}, 1, ["A", "B"],
+         ["the leg", "the ear", "the tongue", "the liver"]),
+        ({"kind": "mmlu", "path": "mmlu/val/*.csv"}, 0, ["A"], ["windpipe", "femur", "retina", "tendon"]),
+        ({"kind": "mmlu", "path": "mmlu/dev/*.csv"}, 0, ["B"], ["skin", "eye", "heel", "rib"]),
+        ({"kind": "mmlu", "path": "mmlu_african/*_test_zu.csv", "language": "zu"}, 0, ["A", "B"],
+         ["indlebe", "ithambo", "inwele", "uzipho"]),
+        ({"kind": "logiqa2", "path": "logiqa2/dev.txt"}, 0, ["C", "A"],
+         ["No gardener digs.", "All who dig are gardeners.", "Whoever owns no spade is no gardener.",
+          "Some gardeners never dig."]),
+        ({"kind": "logiqa2", "path": "logiqa2/test.txt"}, 1, ["D"],
+         ["She will vote again.", "She won.", "All members voted.", "She is a member."]),
+        ({"kind": "logiqa2", "path": "logiqa2/ood_test.jsonl"}, 0, ["B"],
+         ["A river is crossed by those who wait", "What joins two sides is owned by none", "Ferrymen dislike bridges",
+          "Both banks are alike"]),
+        ({"kind": "aqua", "path": "aqua/dev.json"}, 1, ["C"], ["24", "28", "30", "36", "60"]),
+        ({"kind": "aqua", "path": "aqua/test.json"}, 0, ["B"], ["5", "√49", "8", "14", "3.5"]),
+        ({"kind": "commonsenseqa", "path": "commonsenseqa/dev_rand_split.jsonl"}, 0, ["D", "A"],
+         ["oven", "lake", "mirror", "hallway stand", "nest"]),
+    ],
+)  # fmt: skip
+def test_a_public_layout_is_read(fields, dropped, answers, options):
+    """Rows with two equal options are dropped and counted."""
+    frame = load(ChoiceSource(**fields | {"path": str(WRITTEN / fields["path"])}))
+    read = len(answers) + dropped
+    assert frame.attrs["counts"] == {"read": read, "kept": len(answers), "answer": 0, "options": dropped}
+    assert frame["answer"].tolist() == answers and list(frame["options"].iloc[0]) == options
+    assert frame["id"].is_unique
+
+
 @public
 @pytest.mark.parametrize(
     ("fields", "read", "kept"),
@@ -243,12 +277,14 @@ STATED = ["Answer: {letter}", "The answer is ({letter}).", "**Answer:** {letter}
           "Ìdáhùn: {letter}", "So it is {letter}) {text}\nAnswer: {letter}"]  # fmt: skip
 
 
-@public
-@pytest.mark.parametrize("code", ["en", "am", "bm", "ig", "zu"])
-def test_letters_stated_after_real_questions_are_read(code):
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(WRITTEN, "zu"), *(pytest.param(DATA, one, marks=public) for one in ("en", "am", "bm", "ig", "zu"))],
+)
+def test_letters_stated_after_real_questions_are_read(data, code):
     """Every row of AfriMMLU's kind, every way to state it, and a rationale that names a wrong letter first."""
     suffix = "" if code == "en" else f"_{code}"
-    frame = load(ChoiceSource(kind="mmlu", path=str(DATA / f"mmlu_african/*_test{suffix}.csv"), language=code))
+    frame = load(ChoiceSource(kind="mmlu", path=str(data / f"mmlu_african/*_test{suffix}.csv"), language=code))
     for number, row in enumerate(frame.itertuples()):
         form = STATED[number % len(STATED)]
         text = form.format(letter=row.answer, text=row.options["ABCD".index(row.answer)].split("\n")[0])
@@ -258,19 +294,22 @@ def test_letters_stated_after_real_questions_are_read(code):
             assert found.value == row.answer, (code, row.id, said)
 
 
-@public
-def test_a_number_of_mgsm_is_read_after_any_languages_marker():
+@pytest.mark.parametrize("data", BOTH)
+def test_a_number_of_mgsm_is_read_after_any_languages_marker(data):
+    read = 0
     for code, marker in {"sw": "Jibu ni", "de": "Die Antwort ist", "fr": "La réponse est", "es": "La respuesta es",
                          "zh": "答案是", "bn": "উত্তর:"}.items():  # fmt: skip
-        lines = (DATA / f"mgsm/mgsm_{code}.tsv").read_text(encoding="utf-8").splitlines()
-        for line in lines:
+        file = data / f"mgsm/mgsm_{code}.tsv"  # what was written for tests has two of the languages
+        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() or data == DATA else []:
+            read += 1
             gold = line.rpartition("\t")[2]
             assert grade(f"{marker} {gold}", gold, "number").verdict == "correct", (code, gold)
+    assert read >= 3
 
 
-@public
-def test_commonsenseqa_keeps_its_five_options():
-    first = json.loads((DATA / "commonsenseqa/dev_rand_split.jsonl").read_text().splitlines()[0])
-    frame = load(ChoiceSource(kind="commonsenseqa", path=str(DATA / "commonsenseqa/dev_rand_split.jsonl")))
+@pytest.mark.parametrize("data", BOTH)
+def test_commonsenseqa_keeps_its_five_options(data):
+    first = json.loads((data / "commonsenseqa/dev_rand_split.jsonl").read_text().splitlines()[0])
+    frame = load(ChoiceSource(kind="commonsenseqa", path=str(data / "commonsenseqa/dev_rand_split.jsonl")))
     assert frame.iloc[0]["answer"] == first["answerKey"] and len(frame.iloc[0]["options"]) == 5
     assert isinstance(frame, pd.DataFrame)
