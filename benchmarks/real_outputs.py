@@ -20,13 +20,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.commit import commit
 from whetstone import records
-from whetstone.curation.imported import CompletionsSpec, attempts
 from whetstone.curation.smart import Curation, curate
 from whetstone.evaluation.intervals import compare, wilson
-from whetstone.grading.attempts import program_of
+from whetstone.grading.attempts import grade_attempts, program_of
 from whetstone.problems import reading
 from whetstone.problems.loaders import SourceSpec, load
+from whetstone.problems.splits import normalise
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("WHETSTONE_DATA", ROOT / ".." / "shared" / "data"))
@@ -59,12 +60,12 @@ def read(data: Path) -> dict[str, list[tuple[str, dict]]]:
     for where, row in reading.rows(data / FILES["pot"]):
         if "answer" in row:
             theirs = _same(row["executed"], row["answer"], max(0.001, 0.001 * abs(row["answer"])))
-            one = {"question": row["question"], "strategy": "pot", "text": row["generated"], "theirs": theirs}
+            one = {"question": row["question"], "strategy": "pot", "text": row["generated"][0], "theirs": theirs}
             rows["pot"].append((where, one))
     for where, row in reading.rows(data / FILES["tora"]):
         theirs = _same(row["pred"][0], row["gt"], 0)
         program = re.sub(r"^print\((\w+)\)\s*\Z", r"answer = \1", program_of(row["code"][0]), flags=re.MULTILINE)
-        one = {"question": row["question"], "strategy": "cot", "text": row["code"], "theirs": theirs}
+        one = {"question": row["question"], "strategy": "cot", "text": row["code"][0], "theirs": theirs}
         rows["tora"].append((where, one))
         rows["tora_program"].append((where, {**one, "strategy": "pot", "text": program}))
     return rows
@@ -78,13 +79,37 @@ def _same(one: object, other: object, tolerance: float) -> bool:
         return False
 
 
+def attempts(
+    rows: list[tuple[str, dict]], model: str, problems: pd.DataFrame, engine: str, workers: int | None = None
+) -> pd.DataFrame:
+    """The rows of `read` as attempts (records.ATTEMPT) in their order, each at the problem that asks its question,
+    whatever its spacing and punctuation. Of the model's prompt, seed and tokens nothing is known.
+
+    Raises:
+        KeyError: a row's question is that of no problem.
+    """
+    asked = {normalise(problem["question"]): problem for problem in problems.to_dict("records")}
+    found = [asked[normalise(row["question"])] for _, row in rows]
+    texts, used = [row["text"] for _, row in rows], [row["strategy"] for _, row in rows]
+    graded = grade_attempts(
+        texts, used, [problem["answer"] for problem in found], [problem["task"] for problem in found], workers=workers
+    )
+    unknown = ("probability", "prompt_tokens", "completion_tokens", "logprob", "prompt_hash", "seed")
+    made = [
+        {"id": f"{model}:{problem['id']}:{strategy}:0", "problem_id": problem["id"], "model": model, "engine": engine,
+         "strategy": strategy, "position": 1, "sample": 0, "text": text, "finish_reason": "stop",
+         **dict.fromkeys(unknown), **grade._asdict()}
+        for problem, strategy, text, grade in zip(found, used, texts, graded, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(made, dtype=object)
+
+
 def measure(data: Path, workers: int | None = None) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
     """The numbers, and the SFT and DPO rows behind their last section."""
     problems = load(SourceSpec(kind="gsm8k", path=str(data / "gsm8k" / "test.jsonl"), split="test"))
     graded, results, theirs = {}, {}, {}
     for name, rows in read(data).items():
-        spec = CompletionsSpec(path=name, model=MODELS.get(name, "tora-70b"))
-        graded[name] = attempts(rows, spec, problems, f"imported:{name}", workers)
+        graded[name] = attempts(rows, MODELS.get(name, "tora-70b"), problems, f"published:{name}", workers)
         right = (graded[name]["verdict"] == "correct").to_numpy()
         results[name] = {
             **wilson(right.sum(), len(problems)),
@@ -120,6 +145,7 @@ def measure(data: Path, workers: int | None = None) -> tuple[dict, pd.DataFrame,
     records.table(dpo, records.PAIR, "dpo")
     return (
         {
+            "revision": commit(),
             "device": _processor(),
             "versions": {"python": platform.python_version(), **{p: version(p) for p in ("pandas", "sympy", "numpy")}},
             "problems": len(problems),
