@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.commit import commit
 from whetstone.engines.base import Completion, Request, Sampling
 
 ROOT = Path(__file__).parents[1]
@@ -354,6 +355,7 @@ def main(arguments: list[str]) -> None:
     found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for part in [name for name in PARTS if name in arguments] or [name for name in PARTS if name != "beside_vllm"]:
         found[part] = PARTS[part](problems)
+        found[part]["revision"] = commit()
         found[part]["load_average"] = round(os.getloadavg()[0], 1)
         found["device"] = {"processor": _processor(), "cores": len(os.sched_getaffinity(0))}
         found["versions"] = {"python": platform.python_version()} | {n: version(n) for n in ("torch", "transformers")}

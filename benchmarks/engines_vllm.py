@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from benchmarks.commit import commit
+
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "models" / "base"
 SHAPES = {
@@ -158,6 +160,7 @@ def main() -> None:
     result |= {
         "config": chosen.config,
         "options": options,
+        "revision": commit(),
         "device": name,
         "load_average": None if gpu else round(os.getloadavg()[0], 1),
         "versions": {"python": platform.python_version()}

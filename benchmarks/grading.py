@@ -26,6 +26,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commit import commit
 from benchmarks.grading_page import page
 from whetstone.grading import Answer, extract, grade
 from whetstone.grading.attempts import grade_attempts, program_of
@@ -359,6 +360,7 @@ def _processor() -> str:
 
 def measure(data: Path) -> dict[str, Any]:
     return {
+        "revision": commit(),
         "device": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "versions": {"python": platform.python_version(), **{p: version(p) for p in ("math-verify", "sympy")}},
         "golds": gold_parsing(data),

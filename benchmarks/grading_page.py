@@ -54,9 +54,9 @@ def page(results: dict[str, Any]) -> str:
         _listed("The same verdict on another reading", cot["readings"]),
         "### Program-of-Thoughts' programs, run again\n",
         _table(
-            "file; rows; ran there; ran here; published; ours, their protocol; ours",
+            "file; rows; ran there; ran here; same outcome; published; ours, their protocol; ours",
             [
-                (file, v["rows"], v.get("ran_there", ""), v.get("ran_here", ""))
+                (file, v["rows"], v.get("ran_there", ""), v.get("ran_here", ""), v.get("same_outcome", ""))
                 + tuple(_percent(v.get(key)) for key in ("published", "ours, their protocol", "ours"))
                 for file, v in pot["files"].items()
             ],

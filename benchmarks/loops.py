@@ -14,6 +14,8 @@ from typing import Any
 import click
 from ruamel.yaml import YAML
 
+from benchmarks.commit import commit
+
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
@@ -50,9 +52,8 @@ def repro(folder: Path, *targets: str) -> None:
 
 def publish(summary: dict[str, Any], results: Path, table: str, readme: Path) -> None:
     """The numbers with commit and machine to `results`, the table to the screen and between the marks of `readme`."""
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     device = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    told = {"revision": revision.stdout.strip(), "device": device, **summary}
+    told = {"revision": commit(), "device": device, **summary}
     results.write_text(json.dumps(told, indent=1) + "\n")
     before, _, rest = readme.read_text().partition(BEGIN)
     after = rest.partition(END)[2] if END in rest else rest

@@ -19,6 +19,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
+from benchmarks.commit import commit
 from stages.run.manifest import device
 from tests.report.finished import finished
 from whetstone.report import run as runs
@@ -86,6 +87,7 @@ def measured(say: Callable[[str], None] = print) -> dict[str, Any]:
         picture(browser, "report", "index.html", "light", 860)
         flipped = "attempts.html#model=epoch1&split=test&position=1&epoch1+%E2%86%92+epoch2=newly+right"
         picture(browser, "attempts", flipped, "dark", 640)
+    found["revision"] = commit()
     say(json.dumps(found, indent=1))
     return found
 

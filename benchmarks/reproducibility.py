@@ -27,6 +27,8 @@ from typing import Any
 import click
 from ruamel.yaml import YAML
 
+from benchmarks.commit import commit
+
 ROOT = Path(__file__).resolve().parents[1]
 WORK, RESULTS = ROOT / ".scratch/reproducibility", ROOT / "benchmarks/results/reproducibility.json"
 KILLS, REPEATS = 20, 5
@@ -202,7 +204,8 @@ def main(part: str, small: bool, count: int, seed: int) -> None:
         changes = SMALL
     began = os.getloadavg()[0]
     found = {"noop": noop, "clones": clones}[part](changes) if part != "kills" else kills(changes, count, seed)
-    found = {**found, "device": f"{os.cpu_count()} x {platform.machine()}", "load_average_before": round(began, 2)}
+    machine = {"device": f"{os.cpu_count()} x {platform.machine()}", "load_average_before": round(began, 2)}
+    found = {**found, "revision": commit(), **machine}
     click.echo(json.dumps(found, indent=2))
     if not small:
         known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

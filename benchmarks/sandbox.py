@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.commit import commit
 from whetstone.grading import sandbox, sandbox_prelude, sandbox_verify
 from whetstone.grading.attempts import program_of
 from whetstone.grading.sandbox import run_programs
@@ -157,6 +158,7 @@ def main() -> None:
     everything = programs(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)
     results = {
         "device": f"{_processor()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the start",
+        "revision": commit(),
         "versions": {"python": platform.python_version(), "kernel": platform.release(),
                      **{name: version(name) for name in ("numpy", "sympy")}},
         "layers": {name: list(layer) for name, layer in sandbox.layers().items()},

@@ -24,6 +24,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.commit import commit
 from whetstone.problems.world.corpus import documents
 from whetstone.prompts.strategies import STRATEGIES
 
@@ -170,7 +171,7 @@ def main() -> None:
 
     base = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "models" / "base").resolve()
     result = {
-        "device": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+        "revision": commit(), "device": platform.processor() or platform.machine(), "cores": os.cpu_count(),
         "threads": torch.get_num_threads(), "load_average": round(os.getloadavg()[0], 1),
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
         "stages": stages(), "speed": speed(base),

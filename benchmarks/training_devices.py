@@ -28,6 +28,7 @@ import pandas as pd
 import yaml
 
 from benchmarks import training_gpu
+from benchmarks.commit import commit
 from benchmarks.training_gpu import MOST, ROOT, SMALL, Bench, device, measure, rows
 
 RESULT = ROOT / "benchmarks" / "results" / "training_devices.json"
@@ -196,7 +197,7 @@ def main() -> None:
     parts = sys.argv[1:] or ["same", "speed"]
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     measured = result.setdefault(f"{DEVICES} GPUs", {})
-    measured |= {"device": device(), "torch": torch.__version__, "model": training_gpu.SHAPE}
+    measured |= {"revision": commit(), "device": device(), "torch": torch.__version__, "model": training_gpu.SHAPE}
     out = Path(os.environ["OUT"]) / RESULT.name if "OUT" in os.environ else RESULT
     with tempfile.TemporaryDirectory() as place:
         for part in (same, speed):

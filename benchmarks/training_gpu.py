@@ -31,6 +31,8 @@ from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks.commit import commit
+
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "training_gpu.json"
 PEAK = {"H100": 989.4e12, "H200": 989.4e12}  # dense bfloat16 operations a second, by the maker's data sheet
@@ -478,7 +480,7 @@ def main() -> None:
         folder = Path(place)
         for part in (tiny, precision):  # first: stages are processes of their own
             if part.__name__ in parts:
-                result[part.__name__] = part(folder)
+                result[part.__name__] = part(folder) | {"revision": commit()}
         if {"sft", "dpo", "qlora"} & {*parts}:
             import transformers
 
@@ -486,7 +488,7 @@ def main() -> None:
             bench = Bench(folder)
             for part in (dpo, sft, qlora):
                 if part.__name__ in parts:
-                    result[part.__name__] = part(bench)
+                    result[part.__name__] = part(bench) | {"revision": commit()}
                     write(result)
     write(result)
 
