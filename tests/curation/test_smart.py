@@ -218,6 +218,7 @@ def test_cut_off_and_nameless_failures_are_no_counterexamples():
     assert curated(attempts).pairs == []
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.text("+-?", min_size=3, max_size=3), min_size=1))
 def test_balanced_pairs_favour_no_strategy(marks):
     if not any("+" in m for m in marks.values()):
@@ -248,6 +249,7 @@ def test_uniform_first_attempts_give_uniform_shares_over_the_right_set():
     assert found == {"cot": pytest.approx(1 / 2, abs=SIGMA), "l2m": 0, "pot": pytest.approx(1 / 2, abs=SIGMA)}
 
 
+@pytest.mark.slow
 def test_noisy_outcomes_move_mass_to_reliable_strategies_and_cover_more():
     rng, rates = random.Random(1), {"cot": 0.2, "l2m": 0.5, "pot": 0.8}
     marks = {f"p{i}": "".join("+" if rng.random() < rates[s] else "-" for s in SOLUTIONS) for i in range(N)}

@@ -220,7 +220,7 @@ def test_an_adapter_counts(make_model, tokenizer, tmp_path):
     ],
 )
 def test_what_cannot_be_opened_says_so(settings, message, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # which the environment sets at its import
     with pytest.raises(UserError, match=message):
         open_engine("transformers", settings.pop("model", str(tmp_path)), **settings)
     with pytest.raises(UserError, match="engine 'gguf' is unknown"):

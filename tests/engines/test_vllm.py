@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM has an environment of its own: make test-vllm")
 
 from whetstone.engines import journal, open_engine
-from whetstone.engines.base import Request, Sampling
+from whetstone.engines.base import Request, Sampling, weights_digest
 from whetstone.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -186,7 +186,8 @@ def test_an_adapter_is_served_without_a_merge_on_two_workers(other_model, monkey
         ours = completed(engine, requests)
         agree(ours, completed(merged, requests))
         table = engine.choice_logprobs(["Hi"], CHOICES)
-        assert ":4" not in engine.fingerprint
+        digest = weights_digest(Path(model), Path(adapter))  # of both, and nothing of workers
+        assert engine.fingerprint.split(":")[1:] == [digest, "float32", "enforce_eager=True"]
     assert gone(pids)
     np.testing.assert_allclose(table, merged.choice_logprobs(["Hi"], CHOICES), atol=2e-3)
     others = completed(plain, requests)

@@ -40,6 +40,7 @@ def as_nobody(command: list[str], needs: list[Path]) -> list[str]:
     return ["unshare", "--mount", "--propagation=private", "bash", "-c", "\n".join(lines), "bash", *command]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="already an ordinary user")
 @pytest.mark.skipif(not (shutil.which("unshare") and shutil.which("setpriv")), reason="needs unshare and setpriv")
 def test_hostile_programs_as_an_ordinary_user():

@@ -67,6 +67,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.slow
 def test_opened_files_are_the_declared_ones(tuned, declared, monkeypatch):
     global OPENED
     read = records.read

@@ -159,6 +159,7 @@ def run_publish(made, hub, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "path"), [(["--checkpoint", "epoch2"], "models"), (["--data"], "datasets")])
 def test_what_was_shown_is_what_is_uploaded_when_told(made, hub, what, path):
     done = run_publish(made, hub, *what, "--upload")
@@ -175,11 +176,13 @@ def test_what_was_shown_is_what_is_uploaded_when_told(made, hub, what, path):
     assert sent == expected and "README.md" in sent
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_of_the_hub_unless_told(made, hub):
     assert run_publish(made, hub, "--checkpoint", "epoch2").returncode == 0
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_a_refusal_is_told(made, hub):
     hub.refuses = True
     done = run_publish(made, hub, "--checkpoint", "epoch2", "--upload")

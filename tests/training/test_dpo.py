@@ -50,6 +50,7 @@ def test_it_starts_at_ln_2(base, pairs, tmp_path, fields):
     assert summary["loss_last"] < math.log(2) and curve["reward_margin"].iloc[-1] > 0
 
 
+@pytest.mark.slow
 def test_a_preference_for_the_first_token_starts_at_ln_2_and_never_looks_at_the_rejected_solution(
     base, pairs, tmp_path
 ):
@@ -134,6 +135,7 @@ def test_the_reference_reads_a_completion_once(base, pairs, tmp_path):
     assert values["ref_chosen_logps"] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_fixed_reference_is_the_base_whatever_training_starts_from(base, tokenizer, pairs, tmp_path):
     """Epoch 2 against the base model: the first loss is the preference's between the two, not ln 2."""
     from whetstone.training.config import SftConfig
@@ -157,6 +159,7 @@ def test_a_fixed_reference_is_the_base_whatever_training_starts_from(base, token
     assert abs(curve["loss"][0] - math.log(2)) > 0.01
 
 
+@pytest.mark.slow
 def test_dev_loss_is_the_loss_on_pairs_held_out(base, pairs, tmp_path):
     config = DpoConfig(**{**BASIC, "max_steps": 6}, select="dev_loss", checkpoints=3, nll_weight=0.0)
     scratch = tmp_path / "s"
@@ -173,6 +176,7 @@ def test_dev_loss_is_the_loss_on_pairs_held_out(base, pairs, tmp_path):
     assert curve.to_dict() == without.to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nll_weight", [0.0, 2.0])
 def test_gradient_accumulation_is_a_large_batch(base, pairs, tmp_path, nll_weight):
     """A token of a short pass weighs what one of a long pass does."""

@@ -97,6 +97,7 @@ def test_tokenizer_and_generation_config_go_along_and_nothing_else(base, adapter
         assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_merged_model_is_the_next_base(base, adapter, examples, tmp_path):
     merge(base, adapter, tmp_path / "epoch1", prompts=QUESTIONS[:1])
     first, _ = train_sft(base, examples, tmp_path / "a", SftConfig(**BASIC), scratch=tmp_path / "s")
@@ -146,6 +147,14 @@ def test_a_large_model_is_sharded(base, adapter, tmp_path, monkeypatch):
     merge(base, adapter, tmp_path / "out", prompts=QUESTIONS[:1])
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
     assert (tmp_path / "out" / "model.safetensors.index.json").exists()
+
+
+def test_merging_sends_nothing_anywhere(base, adapter, tmp_path, monkeypatch):
+    asked = []
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(f"socket.socket.{name}", lambda own, address: asked.append(address))
+    merge(base, adapter, tmp_path / "out", prompts=QUESTIONS[:1])
+    assert (tmp_path / "out/model.safetensors").exists() and asked == []
 
 
 def broken(adapter, to, change):

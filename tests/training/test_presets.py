@@ -181,6 +181,7 @@ def test_it_fits_the_memory_that_its_name_promises(name):
 KINDS = {"mistralai/Mistral-7B-v0.3": mistral, "Qwen/Qwen2.5-1.5B": qwen}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_a_step_of_each_stage_on_a_model_of_its_kind(tmp_path, monkeypatch, examples, pairs, name):
     """Two random layers with the architecture's tokenizer, which meets a letter that it doesn't know. 4 bits run on

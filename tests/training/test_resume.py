@@ -14,6 +14,7 @@ from whetstone.training.config import DpoConfig, SftConfig
 from whetstone.training.dpo import train_dpo
 from whetstone.training.sft import train_sft
 
+pytestmark = pytest.mark.slow
 BASIC = {
     "learning_rate": 1e-2,
     "rank": 4,

@@ -71,6 +71,7 @@ def test_the_first_token_counts_as_often_as_its_weight_says(base, tokenizer, exa
     assert curve["loss"][0] == pytest.approx((sum(sums) + 19 * tags) / sum(counts), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [1.0, 0.25, 7.0])
 def test_equal_weights_are_trls_own_trainer(base, examples, tmp_path, weight):
     """Whole training, against SFTTrainer on the same rows in the same order."""
@@ -103,6 +104,7 @@ def test_equal_weights_are_trls_own_trainer(base, examples, tmp_path, weight):
     assert curve["loss"].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_row_of_weight_zero_teaches_nothing(base, examples, tmp_path):
     examples["weight"] = [1.0, 0.0] * 12
     other = examples.copy()
@@ -111,6 +113,7 @@ def test_a_row_of_weight_zero_teaches_nothing(base, examples, tmp_path):
     assert first["loss"].tolist() == pytest.approx(second["loss"].tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_is_a_large_batch(base, examples, tmp_path):
     curves = [
         run(base, tmp_path, examples, f"b{size}", batch_size=size, gradient_accumulation=24 // size // 2)[1]
@@ -121,6 +124,7 @@ def test_gradient_accumulation_is_a_large_batch(base, examples, tmp_path):
         assert curve["grad_norm"].tolist() == pytest.approx(curves[0]["grad_norm"].tolist(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_adapter_moves_and_the_base_stays(base, examples, tmp_path):
     before = weights_digest(base)
     summary, curve = run(base, tmp_path, examples, max_steps=30)
@@ -137,6 +141,7 @@ def test_an_adapter_moves_and_the_base_stays(base, examples, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_writes_a_model_with_tied_embeddings(base, tokenizer, examples, tmp_path):
     summary, _ = run(base, tmp_path, examples, adapter="none", max_steps=30)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -146,6 +151,7 @@ def test_full_fine_tuning_writes_a_model_with_tied_embeddings(base, tokenizer, e
     assert sum(sums) / sum(counts) < 0.6 * summary["loss_first"]
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_bytes(base, examples, tmp_path):
     names = []
     for name in ("one", "two"):
@@ -156,6 +162,7 @@ def test_the_same_call_gives_the_same_bytes(base, examples, tmp_path):
     assert (tmp_path / "three" / "adapter_model.safetensors").read_bytes() != names[0]["adapter_model.safetensors"]
 
 
+@pytest.mark.slow
 def test_what_was_trained_is_what_the_engine_samples(base, examples, tmp_path):
     """Prompt ids + sampled ids of a rollout are exactly the ids that were trained."""
     from transformers import AutoTokenizer
@@ -171,6 +178,7 @@ def test_what_was_trained_is_what_the_engine_samples(base, examples, tmp_path):
         assert rollout.tolist() == trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values, select, chosen",
     [
@@ -203,6 +211,7 @@ def test_the_best_checkpoint_on_dev_is_the_result_and_the_earlier_of_equals(
     assert curve["loss"].tolist() == without["loss"].tolist()
 
 
+@pytest.mark.slow
 def test_dev_loss_is_the_loss_on_rows_held_out_and_the_lowest_is_the_result(base, tokenizer, examples, tmp_path):
     """Mean over completion tokens, of the weights of the moment; measuring it changes nothing."""
     kept, unseen = examples.iloc[:18], examples.iloc[18:]
@@ -227,6 +236,7 @@ def test_steps_and_tokens_are_counted(base, tokenizer, examples, tmp_path):
     assert list(curve.columns) == ["step", "epoch", "tokens", "loss", "learning_rate", "grad_norm"]
 
 
+@pytest.mark.slow
 def test_a_result_is_replaced_at_once_and_scratch_left_clean(base, examples, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old.txt").write_text("of an earlier run")

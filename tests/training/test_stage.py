@@ -69,6 +69,7 @@ def outs(epoch):
     return summary, pd.read_csv(f"plots/train/{epoch}.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage, epoch", [(sft, "one"), (dpo, "two")])
 def test_dev_loss_holds_out_whole_problems(project, stage, epoch):
     project(stage, epoch, select="dev_loss", held_out=0.25, checkpoints=2)
@@ -77,6 +78,7 @@ def test_dev_loss_holds_out_whole_problems(project, stage, epoch):
     assert list(summary["dev"]) == ["3", "6"] and len(curve) == 6
 
 
+@pytest.mark.slow
 def test_the_default_holds_nothing_out(project):
     project(sft, "one")
     summary, _ = outs("one")
@@ -88,6 +90,7 @@ def test_one_problem_cant_be_held_out_of_itself(project, examples):
     assert "24 rows are of 1 problem" in project(sft, "one", fails=True, select="dev_loss")
 
 
+@pytest.mark.slow
 def test_a_training_doesnt_go_on_from_one_that_another_dev_set_chose_for(project, tmp_path, monkeypatch):
     """Killed after its first checkpoint: with the same dev file it goes on, with another it begins anew."""
     from whetstone.training import loop

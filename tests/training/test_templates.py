@@ -67,6 +67,7 @@ def test_one_bos_one_eos_and_the_prompt_that_sampling_feeds(chat, examples, pair
         assert ("[INST]" in tokenizer.decode(fed)) == (template == "chat")
 
 
+@pytest.mark.slow
 def test_a_plain_result_has_the_bases_tokenizer_byte_for_byte(chat, examples, tmp_path):
     train_sft(chat, examples, tmp_path / "a", SftConfig(**BASIC), scratch=tmp_path / "s")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -78,6 +79,7 @@ def test_without_a_chat_template_there_is_no_chat(base, examples, tmp_path):
         train_sft(base, examples, tmp_path / "a", SftConfig(**BASIC, template="chat"), scratch=tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_another_template_than_the_one_trained_with_isnt_merged(chat, examples, tmp_path):
     train_sft(chat, examples, tmp_path / "a", SftConfig(**BASIC, template="chat"), scratch=tmp_path / "s")
     other = tmp_path / "other"

@@ -42,6 +42,7 @@ def test_none_is_the_default_and_adds_nothing(tmp_path):
     assert trackers.tracker("none", "epoch1", tmp_path) is None
 
 
+@pytest.mark.slow
 def test_a_tracker_gets_every_step_and_changes_no_weight(base, examples, plain, tmp_path, monkeypatch):
     package = tmp_path / "site/trackio"
     package.mkdir(parents=True)
@@ -56,6 +57,7 @@ def test_a_tracker_gets_every_step_and_changes_no_weight(base, examples, plain, 
     assert weights == plain[0]
 
 
+@pytest.mark.slow
 def test_dvclive_leaves_dvc_yaml_alone(base, examples, plain, tmp_path, monkeypatch):
     pytest.importorskip("dvclive", reason="dvclive isn't installed: pip install -e '.[dev]'")
     monkeypatch.chdir(tmp_path)

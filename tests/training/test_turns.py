@@ -66,6 +66,7 @@ def test_the_loss_weighs_each_token_by_its_turn(base, tokenizer, conversations, 
     assert curve["loss"][0] == pytest.approx(total / weight, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_one_turn_of_weight_one_is_plain_fine_tuning(base, examples, tmp_path):
     texts = zip(examples["prompt"], examples["completion"], strict=True)
     turns = [[{"text": prompt, "weight": None}, {"text": text, "weight": 1.0}] for prompt, text in texts]
@@ -74,6 +75,7 @@ def test_one_turn_of_weight_one_is_plain_fine_tuning(base, examples, tmp_path):
     assert same["loss"].tolist() == pytest.approx(plain["loss"].tolist(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_turn_of_weight_zero_teaches_nothing(base, conversations, tmp_path):
     def first(text):
         return [
