@@ -100,6 +100,10 @@ ATTACKS: dict[str, tuple[str, set[str] | str]] = {
     "read the caller's memory": (
         f"{LIBC}b = ctypes.create_string_buffer(64)\nv = (ctypes.c_uint64 * 2)(ctypes.addressof(b), 64)\n"
         "answer = libc.process_vm_readv($pid, v, 1, v, 1, 0)", "-1"),
+    "trace the lane": (f"{LIBC}import os\nanswer = libc.ptrace(16, os.getppid(), 0, 0)", "-1"),
+    "read the lane's memory": (
+        f"{LIBC}import os\nb = ctypes.create_string_buffer(64)\nv = (ctypes.c_uint64 * 2)(ctypes.addressof(b), 64)\n"
+        "answer = libc.process_vm_readv(os.getppid(), v, 1, v, 1, 0)", "-1"),
     # the file system
     "read a file": ("answer = open('$dir/victim').read()", {"forbidden"}),
     "read the password file": ("answer = open('/etc/passwd').read()[:20]", {"forbidden"}),
@@ -268,7 +272,8 @@ def test_no_single_layer_carries_it_alone(world, left_out):
     names = [
         "read environ", "write a file", "append to a file", "delete a file", "rename a file", "make a directory",
         "write by system call", "socket", "raw socket module", "shell", "subprocess", "spawn", "signal the caller",
-        "fork bomb", "kill the parent", "read the caller's environ", "pickle into the result",
+        "fork bomb", "kill the parent", "read the caller's environ", "pickle into the result", "ptrace the caller",
+        "read the caller's memory", "trace the lane", "read the lane's memory",
     ]  # fmt: skip
     table = dict(zip(ATTACKS, attack_programs(world), strict=True))
     outcomes = run_programs([table[name] for name in names], timeout=1.0, without=(left_out,))
@@ -297,6 +302,11 @@ def test_what_every_posix_system_gives():
         expected = ATTACKS[name][1]
         assert outcome.error in expected if isinstance(expected, set) else outcome.answer == expected, (name, outcome)
     assert outcomes[-2].error in ("exception", "forbidden") and outcomes[-1].answer == "5"
+
+
+def test_the_page_on_security_tells_how_many_there_are():
+    page = Path(__file__).parents[2].joinpath("docs/security.md").read_text()
+    assert f"\n- {len(ATTACKS)} hostile programs" in page
 
 
 def test_layers_say_what_is_missing():
