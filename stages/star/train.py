@@ -12,6 +12,7 @@ from stages.star import common as star
 from whetstone import records
 from whetstone.errors import UserError
 from whetstone.locks import device_lock
+from whetstone.prompts.rendering import TEMPLATE
 from whetstone.training import checks
 from whetstone.training.config import DpoConfig, SftConfig, TrainingConfig
 
@@ -35,6 +36,17 @@ def scheduled(config: TrainingConfig, schedule: Schedule, number: int) -> Traini
     return config.model_copy(update={"epochs": config.epochs * factor + more})
 
 
+def check_template(trainer: str, config: TrainingConfig, name: str, path: Path) -> None:
+    """Raises UserError where a model would be trained on other prompts than those that it is sampled with: engines
+    render prompts as the model's folder says, and a base model's folder says nothing."""
+    if (asked := checks.template_of(path)) != config.template:
+        raise UserError(
+            f"{common.PARAMS}: `{trainer}.template` is {config.template}, but {name} is sampled with {asked}, as "
+            f"`{TEMPLATE}` in {path / 'tokenizer_config.json'} has it (plain where it is missing); make them the "
+            "same, for a model of the Hub in a copy of its folder"
+        )
+
+
 @click.command(cls=common.Stage)
 @click.option("--iteration", required=True, help="which iteration of params.yaml, such as sft1")
 def main(iteration: str) -> None:
@@ -54,6 +66,7 @@ def main(iteration: str) -> None:
         raise UserError(f"{common.PARAMS}: `{spec.trainer}.select`: dev accuracy chooses between iterations here")
     config = scheduled(config, schedule, star.number(iteration))
     start = common.model_path(spec.start)
+    check_template(spec.trainer, config, spec.start, start)
     table = Path("data/training") / f"{iteration}.parquet"
     rows = records.read(table, records.PAIR if spec.trainer == "dpo" else records.EXAMPLE)
     if schedule.single_batch:

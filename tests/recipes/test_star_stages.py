@@ -224,6 +224,24 @@ def test_strategies_and_their_old_names(trainer, strategy, how):
     assert one.how == how
 
 
+@pytest.mark.parametrize(("template", "mark"), [("chat", None), ("chat", "plain"), ("plain", "chat")])
+def test_a_base_model_is_sampled_with_the_template_that_it_is_trained_with(star, template, mark):
+    """Engines and trainers read it at one place; a base model without a mark is sampled plainly."""
+    star.params["sft"]["template"] = star.params["dpo"]["template"] = template
+    star.save()
+    config = star.folder / "models/base/tokenizer_config.json"
+    if mark:
+        config.write_text(json.dumps({"prompt_template": mark}))
+    baseline(star)
+    star.run("sample", "--model", "base")
+    star.run("curate", "--iteration", "sft1")
+    told = f"`sft.template` is {template}, but base is sampled with {mark or 'plain'}"
+    assert told in star.run("train", "--iteration", "sft1", fails=True)
+    assert told.replace("sft", "dpo") in star.run("check", fails=True)
+    config.write_text(json.dumps({"prompt_template": template}))
+    star.run("check")
+
+
 def test_more_orders_than_samples_are_refused(star):
     star.params["sample"]["orders"] = 5
     star.save()
