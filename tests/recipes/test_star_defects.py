@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -79,26 +80,43 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(BASE)
 
 
-def test_2_a_sequences_loss_does_not_depend_on_what_it_is_padded_with(examples):
-    """A batch's log-probabilities against those of each sequence alone."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
+def test_2_a_rows_loss_does_not_depend_on_what_it_is_batched_with(examples, tmp_path):
+    """A batch as the trainer pads it, against each of its rows alone."""
+    from whetstone.training import loading, weighted
     from whetstone.training.sft import tokenise
 
-    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
-    rows, _ = tokenise(examples.head(4), tokenizer(), SftConfig(**CONFIG), "examples")
-    width = max(map(len, rows["input_ids"]))
+    config = SftConfig(**CONFIG)
+    model, tokens = loading.load(BASE, config)
+    rows, _ = tokenise(examples, tokens, config, "examples")
+    trainer = weighted.trainer(model.eval(), tokens, rows, config, tmp_path)
+    trainer.follow(config, [len(ids) for ids in rows["input_ids"]], None, print)
+    every = [{name: column[i] for name, column in rows.items()} for i in range(len(examples))]
+    every.sort(key=lambda row: len(row["input_ids"]))
+    several = [every[0], every[-1], every[len(every) // 2]]
+    padded = [trainer.data_collator(batch)["input_ids"].shape[1] for batch in ([several[0]], several)]
+    assert padded[0] < padded[1]  # the shortest row is padded further beside the others
 
-    def score(ids: list[int], labels: list[int], pad: int) -> float:
-        padded = torch.tensor([ids + [tokenizer().eos_token_id] * pad])
-        targets = torch.tensor(labels + [-100] * pad)[1:]
-        with torch.no_grad():
-            logits = model(padded).logits[0, :-1]
-        return float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+    def loss(batch: list[dict]) -> float:
+        """Summed over the trained tokens."""
+        inputs = trainer._prepare_inputs(trainer.data_collator(batch))
+        count = trainer.size(inputs)
+        assert count == sum(label != -100 for row in batch for label in row["labels"])
+        return float(trainer.compute_loss(model, inputs).detach()) * count
 
-    for ids, labels in zip(rows["input_ids"], rows["labels"], strict=True):
-        assert score(ids, labels, width - len(ids)) == pytest.approx(score(ids, labels, 0), abs=1e-3)
+    assert loss(several) == pytest.approx(sum(loss([row]) for row in several), rel=1e-4)
+
+
+def test_2_a_pairs_likelihoods_do_not_depend_on_what_it_is_batched_with(pairs, tmp_path):
+    from whetstone.training import loading, loop, preference
+    from whetstone.training.dpo import tokenise
+
+    config = DpoConfig(**CONFIG)
+    model, tokens = loading.load(BASE, config)
+    rows, _ = tokenise(pairs.head(4), tokens, config, "pairs")
+    trainer = preference.trainer(model.eval(), tokens, rows, config, tmp_path)
+    together, alone = (trainer._precompute_ref_logps(loop.dataset(rows), "rows", size) for size in (4, 1))
+    for name in ("ref_chosen_logps", "ref_rejected_logps"):
+        assert together[name][:] == pytest.approx(alone[name][:], rel=1e-4)
 
 
 def test_3_one_beginning_of_text_and_the_same_prompt_in_sampling_and_training(engine, examples, pairs):
@@ -130,29 +148,52 @@ def test_5_every_iteration_is_evaluated_and_what_is_evaluated_is_the_last_step(e
     assert len(curve) == 2
 
 
-def test_7_the_reference_is_where_the_iteration_starts_and_the_first_loss_is_ln_2(pairs, tmp_path):
+@pytest.mark.slow
+def test_7_the_reference_is_where_the_iteration_starts_and_the_first_loss_is_ln_2(examples, pairs, tmp_path):
+    """By the recipe's own parameters, from a model that isn't the base. Against the base model it is another loss, and
+    the chosen texts' likelihood comes on top."""
     import math
 
     from whetstone.training.dpo import train_dpo
+    from whetstone.training.sft import train_sft
 
-    assert PARAMS["dpo"]["reference"] == "start" and PARAMS["dpo"]["nll_weight"] == 1.0
-    config = DpoConfig(**CONFIG | {"nll_weight": 0.0, "max_steps": 1})
-    summary, _ = train_dpo(BASE, pairs.head(4), tmp_path / "out", config, scratch=tmp_path / "scratch")
-    assert summary["loss_first"] == pytest.approx(math.log(2), abs=1e-4)
+    tuned = tmp_path / "tuned"
+    train_sft(BASE, examples.head(4), tuned, SftConfig(**CONFIG | {"max_steps": 3}), scratch=tmp_path / "s")
+
+    def first_loss(**changes) -> float:
+        config = DpoConfig(**PARAMS["dpo"] | {"batch_size": 4, "max_steps": 1} | changes)
+        base = {"base_path": BASE} if config.reference == "base" else {}
+        out = tmp_path / "-".join(["dpo", *map(str, changes.values())])
+        return train_dpo(tuned, pairs.head(4), out, config, scratch=tmp_path / "d", **base)[0]["loss_first"]
+
+    assert first_loss(nll_weight=0.0) == pytest.approx(math.log(2), abs=1e-4)
+    assert abs(first_loss(nll_weight=0.0, reference="base") - math.log(2)) > 0.01
+    assert first_loss() > math.log(2) + 0.01
 
 
 def test_8_a_problem_without_its_attempt_is_an_error_not_a_smaller_denominator(sampled):
     from whetstone.curation.degenerate import Gates
     from whetstone.evaluation.star import metrics
 
-    first = sampled[sampled["problem_id"] != PROBLEMS["id"].iloc[0]]
+    rest = sampled[sampled["problem_id"] != PROBLEMS["id"].iloc[0]]
     with pytest.raises(UserError, match="1 problems have no attempt"):
-        metrics(first, PROBLEMS, "target", Gates())
+        metrics(rest, PROBLEMS, "target", Gates())
+    for how in ("sft", "dpo"):
+        with pytest.raises(UserError, match=f"1 of {len(PROBLEMS)} problems have no attempt"):
+            curated(rest, how)
 
 
-def test_10_whether_there_is_an_adapter_is_a_parameter_whatever_the_models_name():
-    for kind in ("sft", "dpo"):
-        assert PARAMS[kind]["adapter"] in ("none", "lora", "qlora") and PARAMS[kind]["target_modules"] == "all-linear"
+@pytest.mark.slow
+def test_10_whether_there_is_an_adapter_is_a_parameter_whatever_the_models_name(examples, tmp_path):
+    from whetstone.training.sft import train_sft
+
+    for name in ("Llama-3.1-70B", "tiny"):
+        shutil.copytree(BASE, tmp_path / name)
+        for adapter in ("none", "lora"):
+            out, config = tmp_path / f"{name}-{adapter}", SftConfig(**CONFIG | {"adapter": adapter, "max_steps": 1})
+            train_sft(tmp_path / name, examples.head(2), out, config, scratch=tmp_path / "s")
+            assert (out / "adapter_config.json").is_file() == (adapter == "lora")
+            assert (out / "model.safetensors").is_file() == (adapter == "none")
 
 
 def test_11_nothing_to_learn_from_is_an_error_and_warm_up_is_a_share_of_the_steps(sampled):
@@ -185,6 +226,7 @@ def test_12_no_code_from_configuration_and_no_path_of_a_machine():
         assert not re.search(r"[\"' ]/(?:home|root|work|nethome|tmp|mnt)/", file.read_text()), file
 
 
+@pytest.mark.slow
 def test_13_rows_are_seen_in_another_order_for_each_seed(examples, tmp_path):
     """The first step of one row at a time sees another row under another seed."""
     from whetstone.training.sft import train_sft
