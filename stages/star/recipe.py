@@ -10,7 +10,7 @@ from stages.star import common as star
 from stages.star.evaluate import Evaluate
 from stages.star.problems import Problems, made
 from stages.star.sample import Rationalize
-from stages.star.train import CONFIGS, Schedule
+from stages.star.train import CONFIGS, Schedule, check_template
 from whetstone.curation.degenerate import Gates
 from whetstone.curation.star import Curation
 from whetstone.engines.base import Sampling
@@ -40,6 +40,9 @@ def check() -> None:
     star.iterations()
     star.check_orders(common.section("sample", star.Sample), common.section("curate", Curation).min_right)
     star.prompt(common.section("prompt", star.Prompt))
+    if common.section("engine", serving.Engine).kind != "openai":  # a server has the model
+        for trainer in sorted(trainers()):
+            check_template(trainer, common.section(trainer, CONFIGS[trainer]), "base", common.model_path("base"))
 
 
 def trainers() -> set[str]:
