@@ -74,7 +74,7 @@ plan: install ## What would run, why, and its rows, tokens, time and disk; CALIB
 	@$(IN) python -m tools.plan $(if $(CALIBRATE),--calibrate)
 
 status: install ## What changed, and what takes how much space
-	@$(if $(RECIPE),cd recipes/$(RECIPE) &&) dvc status dvc.yaml && $(if $(RECIPE),PYTHONPATH=../..) python -m tools.space
+	@$(IN) python -m tools.space && echo && dvc status dvc.yaml
 
 trace: install ## Where a checkpoint (MODEL=models/epoch2) or a training row (EXAMPLE=id) comes from
 	@$(IN) python -m tools.trace $(if $(MODEL),--model "$(MODEL)") $(if $(EXAMPLE),--example "$(EXAMPLE)")

@@ -1,7 +1,8 @@
 """What reproducibility costs and whether it holds, on the default pipeline, each part by itself.
 
     python -m benchmarks.reproducibility noop      # `dvc repro` with nothing to do: the default pipeline, 100 parts
-    python -m benchmarks.reproducibility kills     # killed 20 times on the way: same bytes? how much longer?
+    python -m benchmarks.reproducibility kills     # killed 30 times on the way, 10 of them while DVC writes its own
+                                                   # files: same bytes? how much longer?
     python -m benchmarks.reproducibility clones    # two clean clones: same bytes? and with another number of threads?
 
 Each works in clones of HEAD in .scratch/reproducibility and adds to benchmarks/results/reproducibility.json. `--small`
@@ -10,6 +11,7 @@ takes the setting of the tests instead of the default one and writes no results:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +22,7 @@ import signal
 import statistics
 import subprocess
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,10 +31,11 @@ import click
 from ruamel.yaml import YAML
 
 from benchmarks.commit import commit
+from stages.run import lockfile
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK, RESULTS = ROOT / ".scratch/reproducibility", ROOT / "benchmarks/results/reproducibility.json"
-KILLS, REPEATS = 20, 5
+KILLS, WRITING, REPEATS = 30, 10, 5
 
 
 def clone(name: str, changes: dict[str, Any]) -> Path:
@@ -61,10 +65,14 @@ def environment(threads: int | None = None) -> dict[str, str]:
     return own | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
-def repro(folder: Path, threads: int | None = None) -> float:
+# As `make` does: what looks after dvc.lock comes before DVC
+REPRO = ["sh", "-c", "python -m tools.check && exec dvc repro"]
+
+
+def repro(folder: Path, threads: int | None = None, command: Sequence[str] = ("dvc", "repro")) -> float:
     """Seconds of a whole `dvc repro`."""
     began = time.monotonic()
-    done = subprocess.run(["dvc", "repro"], cwd=folder, env=environment(threads), capture_output=True, text=True,
+    done = subprocess.run(command, cwd=folder, env=environment(threads), capture_output=True, text=True,
                           check=False)  # fmt: skip
     if done.returncode:
         raise SystemExit(f"dvc repro failed in {folder}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
@@ -136,24 +144,33 @@ def timed(folder: Path) -> dict[str, Any]:
     return {"stages": len(stages), "seconds": statistics.median(seconds), "all": seconds}
 
 
-def kills(changes: dict[str, Any], count: int = KILLS, seed: int = 0) -> dict[str, Any]:
-    """SIGKILL to `dvc repro` and all that it started, at random moments spread over the whole pipeline; then on."""
+def kills(changes: dict[str, Any], count: int = KILLS, writing: int = WRITING, seed: int = 0) -> dict[str, Any]:
+    """SIGKILL to `dvc repro` and all that it started, then on: `writing` times while DVC writes one of WRITTEN, these
+    in turn, otherwise at random moments spread over the whole pipeline."""
     calm = clone("calm", changes)
     undisturbed = repro(calm)
     folder, chance, began, moments = clone("killed", changes), random.Random(seed), time.monotonic(), []
-    share = undisturbed / count
-    while len(moments) < count:
-        started = subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment(), start_new_session=True,
+    share, torn = undisturbed / count, dict.fromkeys(WRITTEN, 0)
+    aims = [None] * (count - writing) + [list(WRITTEN)[number % len(WRITTEN)] for number in range(writing)]
+    chance.shuffle(aims)
+    for aim in aims:
+        own, wait = time.monotonic(), STARTUP + chance.uniform(0, 2 * share)
+        started = subprocess.Popen(REPRO, cwd=folder, env=environment(), start_new_session=True,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        wait = STARTUP + chance.uniform(0, 2 * share)
-        try:
-            started.wait(wait)
+        if aim is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                started.wait(wait)
+        else:
+            emptied(started, folder / aim)
+            time.sleep(chance.uniform(0, WRITTEN[aim]))
+        if started.poll() is not None:
             break  # it was done before
-        except subprocess.TimeoutExpired:
-            os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
-            moments.append(round(wait, 1))
-    repro(folder)
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+        moments.append(round(time.monotonic() - own, 1))
+        if aim is not None:
+            torn[aim] += is_torn(folder / aim)
+    repro(folder, command=REPRO)
     total = time.monotonic() - began
     manifests = [json.loads(file.read_text()) for file in (calm / "manifests/local").glob("*.json")]
     starting = [one["seconds"] - one["sampled"]["seconds"] for one in manifests if "sampled" in one]
@@ -161,6 +178,7 @@ def kills(changes: dict[str, Any], count: int = KILLS, seed: int = 0) -> dict[st
     return {
         "kills": len(moments),
         "killed_after_seconds": moments,
+        "torn_by_a_kill": torn,
         "undisturbed_seconds": round(undisturbed, 1),
         "total_seconds": round(total, 1),
         "ratio": round(total / undisturbed, 3),
@@ -170,7 +188,36 @@ def kills(changes: dict[str, Any], count: int = KILLS, seed: int = 0) -> dict[st
     }
 
 
-STARTUP = 1.5  # seconds that DVC takes to begin with a stage
+STARTUP = 3.0  # seconds that `python -m tools.check` and DVC take to begin with a stage
+# What DVC empties and then writes, and how many seconds later at most a kill strikes
+WRITTEN = {"dvc.lock": 0.2, ".dvc/tmp/rwlock": 0.0}
+
+
+def emptied(process: subprocess.Popen, file: Path) -> None:
+    """Waits until the process empties the file, or ends. A note is empty for microseconds: no pause between looks."""
+
+    def size() -> int | None:
+        try:
+            return os.stat(file).st_size
+        except FileNotFoundError:
+            return None
+
+    empty = size() == 0
+    while not size() == 0 or empty:
+        empty = empty and size() == 0  # from an earlier kill
+        time.sleep(0.001 if file.suffix == ".lock" else 0)
+        if process.poll() is not None:
+            return
+
+
+def is_torn(file: Path) -> bool:
+    text = file.read_text()
+    if file.name == "dvc.lock":
+        return not lockfile.whole(text)
+    try:
+        return not json.loads(text)
+    except ValueError:
+        return True
 
 
 def clones(changes: dict[str, Any]) -> dict[str, Any]:
@@ -194,8 +241,9 @@ def clones(changes: dict[str, Any]) -> dict[str, Any]:
 @click.argument("part", type=click.Choice(["noop", "kills", "clones"]))
 @click.option("--small", is_flag=True, help="the tests' setting, to try the benchmark; writes no results")
 @click.option("--count", default=KILLS, show_default=True, help="how many kills")
+@click.option("--writing", default=WRITING, show_default=True, help="how many of them while DVC writes its own files")
 @click.option("--seed", default=0, show_default=True, help="of the moments of the kills")
-def main(part: str, small: bool, count: int, seed: int) -> None:
+def main(part: str, small: bool, count: int, writing: int, seed: int) -> None:
     """Measures one part."""
     changes: dict[str, Any] = {}
     if small:
@@ -203,7 +251,8 @@ def main(part: str, small: bool, count: int, seed: int) -> None:
 
         changes = SMALL
     began = os.getloadavg()[0]
-    found = {"noop": noop, "clones": clones}[part](changes) if part != "kills" else kills(changes, count, seed)
+    parts = {"noop": noop, "clones": clones, "kills": lambda changes: kills(changes, count, writing, seed)}
+    found = parts[part](changes)
     machine = {"device": f"{os.cpu_count()} x {platform.machine()}", "load_average_before": round(began, 2)}
     found = {**found, "revision": commit(), **machine}
     click.echo(json.dumps(found, indent=2))

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from filelock import FileLock, Timeout
 
-from stages.run import manifest, signals, terminal
+from stages.run import lockfile, manifest, signals, terminal
 from whetstone.errors import UserError
 
 
@@ -38,6 +38,7 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         prepare()
         try:
+            lockfile.mend()
             return self.work(context)
         except UserError as error:
             raise click.ClickException(terminal.plain(str(error))) from error

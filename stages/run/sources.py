@@ -16,8 +16,10 @@ PACKAGES = ("stages", "whetstone")
 PLUMBING = {
     "stages/__init__.py": "refuses a Python that lacks the project's packages",
     "stages/output.py": "counts rows and tokens for the manifest, and prints a stage's last lines",
+    "stages/run/lockfile.py": "puts right what a killed DVC left half-written of its own",
     "stages/run/manifest.py": "writes the record of a run, which no stage reads",
     "stages/run/signals.py": "ends a stage's process",
+    "stages/run/terminal.py": "takes control characters out of what is printed",
     "whetstone/engines/progress.py": "prints a line of progress, and waits until a device is free",
 }
 """Modules that every run passes through and that can't change an out: tests/test_pipeline.py sees that they write

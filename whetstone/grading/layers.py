@@ -20,8 +20,8 @@ OPENS = {
     "user": "nothing while seccomp and Landlock hold; without them also what only root may do",
     "capabilities": "nothing while seccomp holds; without it also what root's rights allow",
     "landlock": "nothing while seccomp holds; without seccomp also every file that this user may read or delete",
-    "seccomp": "every system call: sockets of this machine's services by their path, names and sizes of files, signals "
-    "to the sandbox's own process, and whatever the kernel gets wrong",
+    "seccomp": "every system call: sockets of this machine's services by their path, names and sizes of files, "
+    "signals to the sandbox's own process, and whatever the kernel gets wrong",
 }
 
 

@@ -41,13 +41,13 @@ def merge(
     if not prompts:
         raise UserError("merge: 0 prompts to compare the merged model on; give at least one")
     origin = read_origin(adapter_path)
+    check_tokenizers(base_path, adapter_path)
     digest = records.weights_digest(base_path)
     if origin["base"] != digest:
         raise UserError(
             f"{adapter_path}: trained against a base with digest {origin['base']}, but {base_path} has "
             f"{digest}: merging the two would make another model than the one trained"
         )
-    check_tokenizers(base_path, adapter_path)
     if origin["adapter"] == "qlora":
         checks.need_cuda("merging a qlora adapter dequantises its 4-bit base")
 
