@@ -97,7 +97,7 @@ def attempts(
     unknown = ("probability", "prompt_tokens", "completion_tokens", "logprob", "prompt_hash", "seed")
     made = [
         {"id": f"{model}:{problem['id']}:{strategy}:0", "problem_id": problem["id"], "model": model, "engine": engine,
-         "strategy": strategy, "position": 1, "sample": 0, "text": text, "finish_reason": "stop",
+         "strategy": strategy, "turn": 1, "sample": 0, "text": text, "finish_reason": "stop",
          **dict.fromkeys(unknown), **grade._asdict()}
         for problem, strategy, text, grade in zip(found, used, texts, graded, strict=True)
     ]  # fmt: skip

@@ -85,7 +85,7 @@ def measured(say: Callable[[str], None] = print) -> dict[str, Any]:
         }
         IMAGES.mkdir(exist_ok=True)
         picture(browser, "report", "index.html", "light", 860)
-        flipped = "attempts.html#model=epoch1&split=test&position=1&epoch1+%E2%86%92+epoch2=newly+right"
+        flipped = "attempts.html#model=epoch1&split=test&turn=1&epoch1+%E2%86%92+epoch2=newly+right"
         picture(browser, "attempts", flipped, "dark", 640)
     found["revision"] = commit()
     say(json.dumps(found, indent=1))

@@ -172,13 +172,13 @@ class Results:
         self._add(dataset, "base_oracle", table["oracle"], tokens.sum())
         self._add(dataset, "base_random", _drawn(table, list(tokens.index), 0), tokens.mean())
         untaught = self._attempts("base", self.seeds[0], "base_zero_shot", dataset)
-        first = untaught[untaught["position"] == 1].set_index("problem_id").sort_index()
+        first = untaught[untaught["turn"] == 1].set_index("problem_id").sort_index()
         self._add(dataset, "base_untaught", first["verdict"] == "correct", first["completion_tokens"].mean())
         self._add(dataset, "base_majority", controls.majority(attempts), tokens.sum())
 
     def _first(self, name: str, run: str, checkpoint: str, dataset: str) -> None:
         attempts = [self._attempts(run, seed, checkpoint, dataset) for seed in self.seeds]
-        firsts = [one[one["position"] == 1].set_index("problem_id") for one in attempts]
+        firsts = [one[one["turn"] == 1].set_index("problem_id") for one in attempts]
         tokens = np.mean([one["completion_tokens"].mean() for one in firsts])
         self._add(dataset, name, [one["verdict"] == "correct" for one in firsts], tokens)
 
