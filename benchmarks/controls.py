@@ -25,7 +25,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from stages import common, output, serving
+from stages import common, serving
 from stages.infer import Infer, prompt_of
 from stages.preprocess import attempts_of
 from stages.run import Command, journal
@@ -171,6 +171,8 @@ def votes_stage(dataset: str, seed: int) -> dict:
         "stages/infer.py",
         "whetstone/engines",
         "whetstone/grading",
+        "whetstone/policy.py",
+        "whetstone/prompts",
         "whetstone/rollouts.py",
     ]
     return {
@@ -190,12 +192,12 @@ def first(checkpoint: str, dataset: str) -> None:
     problems = records.read(f"data/problems/{dataset}.parquet", records.PROBLEM)
     store, sampling = journal(f"first-{checkpoint}-{dataset}"), Sampling(section.max_tokens, stop=section.stop)
     with serving.open_engine(checkpoint) as engine:
-        from whetstone import rollouts
+        from whetstone import policy
 
-        attempts = rollouts.greedy_policy(engine, problems, sampling, model=checkpoint, store=store, attempts=1)
+        attempts = policy.greedy(engine, problems, sampling, model=checkpoint, store=store, turns=1)
     records.write(attempts, records.ATTEMPT, Path("data/evaluation") / f"{checkpoint}-{dataset}.parquet")
     right = {"first_attempt": wilson(int((attempts["verdict"] == "correct").sum()), len(attempts))}
-    output.write_json(f"metrics/evaluation/{checkpoint}-{dataset}.json", right)
+    common.write_json(f"metrics/evaluation/{checkpoint}-{dataset}.json", right)
 
 
 @main.command(cls=Command)
@@ -206,21 +208,19 @@ def votes(dataset: str, seed: int) -> None:
     infer, made = common.section("infer", Infer), []
     problems, store = records.read(f"data/problems/{dataset}.parquet", records.PROBLEM), journal(f"votes-{dataset}")
     with serving.open_engine("base") as engine:
-        from whetstone import rollouts
+        from whetstone import policy, rollouts
 
         for name in common.structure().strategies:
             prompt = prompt_of(infer, name)
             made.append(
-                rollouts.few_shot(
+                rollouts.attempts(
                     engine,
-                    problems,
-                    prompt,
+                    policy.few_shot(problems, prompt, infer.shots, VOTES),
                     Sampling(infer.max_tokens, infer.temperature, infer.top_p, stop=tuple(prompt.stop)),
-                    k=VOTES,
-                    shots=infer.shots,
                     model="base",
                     seed=seed,
                     store=store,
+                    label=f"base, {name}",
                 )
             )
     attempts = pd.concat(made, ignore_index=True)
