@@ -171,6 +171,24 @@ def test_whatever_a_batch_replies_every_program_has_its_own_outcome(how, copy, m
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
+def test_a_program_that_talks_without_end_is_stopped_in_time():
+    """Byte by byte of a reply that it announces as long as one may be."""
+    talk = """
+import os
+for channel in range(3, 64):
+    try:
+        os.write(channel, b"\\x00\\x0f\\xff\\xff")
+        break
+    except OSError:
+        pass
+while True:
+    os.write(channel, b" ")
+    for _ in range(200): pass
+"""
+    (outcome,) = run_programs([talk], timeout=0.5)
+    assert outcome.error == "timeout" and 0.5 <= outcome.seconds < 1.5
+
+
 def test_a_batch_that_prints_more_than_a_reply_holds_loses_nothing():
     programs = [f"print('{i % 10}' * 60_000)\nanswer = {i}" for i in range(40)]
     outcomes = run_programs(programs, workers=1)

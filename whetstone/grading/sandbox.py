@@ -408,10 +408,11 @@ class _Run:
                 raise _Dead
         elif told:  # nothing is to be said while a child works
             raise _Dead
-        elif heard:
-            self.hear(task)
-        elif late:
-            self.overdue(task)
+        else:
+            if heard:
+                self.hear(task)
+            if not task.ending and time.monotonic() >= task.deadline:  # also of a child that talks without end
+                self.overdue(task)
 
     def begin(self, task: _Task) -> None:
         """Has the lane fork a child for the job."""
@@ -490,16 +491,18 @@ class _Run:
 
     def lone(self, task: _Task, reply: bytes | None, status: int) -> Outcome:
         """The outcome of a program that had a process to itself."""
+        outcome = None if task.stopped or reply is None else _outcome(_parsed(reply), task.child.age())
+        if outcome is not None:
+            return replace(outcome, seconds=max(outcome.seconds, task.seconds))
+        silent = len(task.child.incoming) == 1  # nothing came after it was ready
         error, detail = "killed", "the program's process sent something else than a result"
-        if task.stopped or -status == signal.SIGXCPU:
+        if task.stopped:
             error, detail = "timeout", f"stopped after {self.timeout:g} s"
-        elif reply is not None:
-            outcome = _outcome(_parsed(reply), task.child.age())
-            if outcome is not None:
-                return replace(outcome, seconds=max(outcome.seconds, task.seconds))
-        elif len(task.child.incoming) == 1 and status < 0:
-            detail = f"ended by {signal.strsignal(-status)} (signal {-status})"
-        elif len(task.child.incoming) == 1:
+        elif silent and -status == signal.SIGXCPU:
+            error, detail = "timeout", "stopped by its limit of CPU time"
+        elif silent and status < 0:
+            detail = f"ended by {_signal(-status)}"
+        elif silent:
             detail = f"the process ended with status {status} before it reported"
         return Outcome(None, "", error, detail, task.seconds)
 
@@ -521,6 +524,13 @@ class _Run:
             self.results[job.places[0]] = Outcome(None, "", "killed", ended, task.seconds)
         else:
             self.jobs.append(job._replace(deaths=1))
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those without a name
+        return f"signal {number}"
 
 
 def _parsed(reply: bytes) -> object:

@@ -43,8 +43,8 @@ PROGRAM_CALLS = (
 # The forking process needs these on top, until `confine_child` removes them for what it forked.
 SERVER_CALLS = (
     ("fork", 57, None), ("clone", 56, 220), ("wait4", 61, 260), ("kill", 62, 129), ("setpgid", 109, 154),
-    ("recvmsg", 47, 212), ("dup2", 33, None), ("dup3", 292, 24), ("prlimit64", 302, 261), ("setrlimit", 160, 164),
-    ("prctl", 157, 167), ("set_tid_address", 218, 96),
+    ("recvmsg", 47, 212), ("pipe2", 293, 59), ("dup2", 33, None), ("dup3", 292, 24), ("prlimit64", 302, 261),
+    ("setrlimit", 160, 164), ("prctl", 157, 167), ("set_tid_address", 218, 96),
 )  # fmt: skip
 # The interpreter's own ABI as its ELF header tells it (bits, byte order, machine): name, column above, AUDIT_ARCH_* of
 # audit.h. `platform.machine()` is the kernel's word: it may say i686 to a 64-bit process, and x86_64 to a 32-bit one.
@@ -163,9 +163,7 @@ def enter(without: Collection[str] = ()) -> dict[str, tuple[bool, str]]:
     report = {}
     if LINUX:
         _prctl(PR_SET_NO_NEW_PRIVS, 1)  # without it, neither Landlock nor seccomp take orders from an ordinary user
-        _prctl(
-            PR_SET_DUMPABLE, 0
-        )  # no process of the same user traces this one or its children
+        _prctl(PR_SET_DUMPABLE, 0)  # no process of the same user traces this one or its children
     for name in ORDER:
         if report.get(name, (False,))[0]:
             continue
