@@ -47,6 +47,7 @@ def open_engines(*labels: str) -> Iterator[list[engines.Engine]]:
     if spec.kind == "openai":
         base = common.section("model", common.Model).name
         models = [base if label == "base" else f"models/{label}/merged" for label in labels]
+        settings["seen"] = common.scratch("served")
     else:
         models = [str(common.model_path(label)) for label in labels]
         settings["dtype"] = spec.dtype
@@ -73,7 +74,10 @@ class Metered:
 
     @property
     def fingerprint(self) -> str:
-        return self.engine.fingerprint
+        found = self.engine.fingerprint
+        if served := getattr(self.engine, "served", None):  # how a server's model was known
+            output.COUNTS.setdefault("served", {})[served["model"]] = served
+        return found
 
     def encode(self, prompt: str) -> list[int]:
         return self.engine.encode(prompt)

@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from whetstone.engines import journal, open_engine
+from whetstone import records
+from whetstone.engines import journal, open_engine, served
 from whetstone.engines.base import Request, Sampling
 from whetstone.errors import UserError
 
@@ -33,6 +34,8 @@ class Server(ThreadingHTTPServer):
         self.times: dict[str, list[float]] = {}
         self.keys: list[str] = []
         self.owner, self.in_flight, self.most = "someone", 0, 0
+        self.card: dict = {}  # what /models says of the model besides
+        self.mark, self.shift, self.tells = "", 0.0, True  # of its weights, in texts and log-probabilities
         self.lock = threading.Lock()
         self.released = threading.Event()
 
@@ -46,13 +49,16 @@ def text_of(body: dict) -> str:
     return prompt if isinstance(prompt, str) else "ids " + " ".join(map(str, prompt))
 
 
-def reply_to(body: dict) -> dict:
+def reply_to(body: dict, server: Server) -> dict:
     choices = []
     for index in range(body.get("n", 1)):
-        text = f"{text_of(body)}!{index}"
-        said = {"text": text, "logprobs": {"token_logprobs": [-0.5, -0.25]}}
+        text = f"{text_of(body)}{server.mark}!{index}"
+        tokens, values = [server.mark or "a", "!"], [-0.5 + server.shift, -0.25]
+        said = {"text": text, "logprobs": {"tokens": tokens, "token_logprobs": values}}
         if "messages" in body:
-            said = {"message": {"role": "assistant", "content": text}, "logprobs": {"content": [{"logprob": -0.5}]}}
+            content = [{"token": tokens[0], "logprob": values[0]}]
+            said = {"message": {"role": "assistant", "content": text}, "logprobs": {"content": content}}
+        said |= {} if server.tells else {"logprobs": None}
         choices.append({"index": index, "finish_reason": "stop"} | said)
     return {"choices": choices[::-1], "usage": {"total_tokens": 10}}
 
@@ -75,7 +81,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.keys.append(self.headers["Authorization"])
         if self.server.owner is None:
             return self.send(404, b'{"error": {"message": "no such page"}}')
-        self.send(200, json.dumps({"data": [{"id": "teacher", "owned_by": self.server.owner}]}).encode())
+        card = {"id": "teacher", "owned_by": self.server.owner, "created": time.time_ns()}
+        self.send(200, json.dumps({"data": [self.server.card | card]}).encode())
 
     def do_POST(self):
         server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -96,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
                 server.in_flight -= 1
 
     def answer(self, body: dict, fault: object) -> None:
-        reply = reply_to(body)
+        reply = reply_to(body, self.server)
         if fault is None:
             self.send(200, json.dumps(reply).encode())
         elif isinstance(fault, float):
@@ -272,8 +279,90 @@ def test_a_journal_keeps_what_was_paid_for(server, connect, tmp_path):
     before = len(server.seen)
     rows = list(journal.run(connect(slots=2), requests, tmp_path / "journal.sqlite"))
     assert [row[0].text for row in rows] == [f"q{i}!0" for i in range(12)]
-    answered = {text_of(body) for body in server.seen[:before]} - {"q7"}
+    answered = {text_of(body) for body in server.seen[:before]} - {"q7", *served.PROMPTS}
     assert not answered & {text_of(body) for body in server.seen[before:]} and len(answered) >= 7
+
+
+class TestTheModelBehindAName:
+    """`ask` is a run of its own: it opens the engine, asks the same two questions, and tells how many it asked."""
+
+    @pytest.fixture
+    def ask(self, server, connect, tmp_path):
+        def run(**settings) -> tuple[list[str], int]:
+            before = len(server.seen)
+            requests = [Request(f"q{i}", ASK) for i in range(2)]
+            engine = connect(seen=tmp_path / "seen", **settings)
+            rows = list(journal.run(engine, requests, tmp_path / "journal.sqlite"))
+            self.engine = engine
+            asked = [text_of(body) for body in server.seen[before:]]
+            return [row[0].text for row in rows], sum(one.startswith("q") for one in asked)
+
+        return run
+
+    @pytest.mark.parametrize("api", ["completions", "chat"])
+    def test_a_server_that_was_started_again_is_not_paid_twice(self, server, ask, api):
+        """It rounds a little otherwise, and tells another time of its start."""
+        assert ask(api=api) == (["q0!0", "q1!0"], 2)
+        for noise in (0.0, 0.02, -0.03):
+            server.shift = noise
+            assert ask(api=api) == (["q0!0", "q1!0"], 0)
+
+    @pytest.mark.parametrize("api", ["completions", "chat"])
+    @pytest.mark.parametrize("change", [{"mark": "?"}, {"shift": -0.4}, {"tells": False, "mark": "?"}])
+    def test_new_weights_under_the_same_name_are_sampled_anew(self, server, ask, api, change):
+        server.tells = change.pop("tells", True)
+        old = ask(api=api)
+        for name, value in change.items():
+            setattr(server, name, value)
+        assert ask(api=api) == ([f"q{i}{server.mark}!0" for i in range(2)], 2)
+        server.mark, server.shift = "", 0.0  # and the old ones are known again
+        assert ask(api=api) == (old[0], 0)
+
+    def test_a_tie_that_rounding_decides_otherwise_is_the_same_model(self):
+        tie = [[("7", -0.9), ("1", -0.1)], [("a", -0.2)] * 8]
+        assert served.same(tie, [[("8", -0.92), ("9", -3.0)], [("a", -0.2)] * 8])
+        assert not served.same(tie, [[("8", -0.2), ("9", -0.1)], [("a", -0.2)] * 8])  # surer than a tie allows
+        assert not served.same([[("a", -0.2)]], [[("b", -0.21)]])
+
+    def test_what_the_server_says_that_it_loaded_counts(self, server, ask):
+        server.card = {"root": "/models/a", "max_model_len": 512}
+        assert ask()[1] == 2 and ask()[1] == 0
+        server.card = {"root": "/models/b", "max_model_len": 512}
+        assert ask()[1] == 2
+
+    def folder(self, monkeypatch, tmp_path, content):
+        (tmp_path / "teacher").mkdir(exist_ok=True)
+        (tmp_path / "teacher/config.json").write_text("{}")
+        (tmp_path / "teacher/model.safetensors").write_text(content)
+        monkeypatch.chdir(tmp_path)
+
+    def test_a_folder_of_that_name_counts_by_its_content(self, server, ask, monkeypatch, tmp_path):
+        self.folder(monkeypatch, tmp_path, "old")
+        assert ask()[1] == 2 and ask()[1] == 0
+        assert self.engine.served["weights"] == records.weights_digest("teacher")
+        self.folder(monkeypatch, tmp_path, "new")
+        server.mark = "?"
+        assert ask() == (["q0?!0", "q1?!0"], 2)
+
+    def test_a_server_that_still_serves_replaced_weights_is_refused(self, server, ask, monkeypatch, tmp_path):
+        self.folder(monkeypatch, tmp_path, "old")
+        ask()
+        self.folder(monkeypatch, tmp_path, "new")
+        with pytest.raises(UserError, match="teacher has other weights here .* as it did then: start it again"):
+            ask()
+        server.shift = -0.4
+        assert ask()[1] == 2
+
+    def test_how_it_was_known_is_told(self, server, ask):
+        ask()
+        assert (self.engine.served["probe"], self.engine.served["weights"]) == ("tokens and log-probabilities", None)
+        server.tells = False
+        ask()
+        assert self.engine.served["probe"] == "tokens alone"
+
+    def test_no_probe_is_paid_for_before_a_key_is_needed(self, server, connect):
+        texts(connect(), [Request("q", ASK)])
+        assert [text_of(body) for body in server.seen] == ["q"]
 
 
 class TestBudget:
@@ -398,7 +487,9 @@ class TestKey:
     def test_the_fingerprint_has_no_credentials(self, server):
         url = server.url.replace("//", "//user:secret@") + "?key=secret"
         engine = open_engine("openai", "teacher", base_url=url)
-        assert engine.fingerprint == f"openai:127.0.0.1:{server.server_port}/v1:teacher:completions"
+        name, _, digest = engine.fingerprint.rpartition(":")
+        assert name == f"openai:127.0.0.1:{server.server_port}/v1:teacher:completions"
+        assert re.fullmatch("[0-9a-f]{16}", digest)
         engine.close()
 
 

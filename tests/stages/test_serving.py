@@ -62,6 +62,7 @@ def test_openai_needs_no_folder(opened, label, asked):
     engine = {"kind": "openai", "options": {"base_url": "http://localhost:8000/v1"}}
     ((kind, model), settings), _ = opened(label, engine, model="mistralai/Mistral-7B-v0.3")
     assert (kind, model) == ("openai", asked)
+    assert settings.pop("seen").parts[-2:] == (".scratch", "served")
     assert settings == {"slots": 256, "base_url": "http://localhost:8000/v1"}
 
 
@@ -80,3 +81,12 @@ def test_openai_needs_no_folder(opened, label, asked):
 def test_settings_that_an_engine_does_not_have(kind, settings, message):
     with pytest.raises(UserError, match=message):
         engines.open_engine(kind, "models/base", **settings)
+
+
+def test_the_manifest_tells_how_a_servers_model_was_known(monkeypatch):
+    class Server:
+        fingerprint, served = "openai:there:teacher:chat:ab", {"model": "teacher", "probe": "tokens alone"}
+
+    monkeypatch.setattr(output, "COUNTS", {})
+    assert serving.Metered(Server()).fingerprint == Server.fingerprint
+    assert output.COUNTS["served"] == {"teacher": {"model": "teacher", "probe": "tokens alone"}}

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from whetstone.engines import tokens
-from whetstone.engines.base import Completion, Request
+from whetstone.engines import served, tokens
+from whetstone.engines.base import Completion, Request, Sampling
 from whetstone.engines.concurrent import as_finished
 from whetstone.errors import UserError
 
@@ -43,6 +44,7 @@ class OpenAIEngine:
             its worst case must fit; one that the server may have answered unheard counts in full.
         budget_requests: likewise requests, retries included.
         logprobs: whether to ask for the sampled tokens' log-probabilities; some servers refuse.
+        seen: the folder of the models that servers were found to answer with, see `served`.
 
     Raises:
         UserError: the server can't be reached, refuses the key or doesn't serve the model.
@@ -63,6 +65,7 @@ class OpenAIEngine:
         budget_tokens: int | None = None,
         budget_requests: int | None = None,
         logprobs: bool = True,
+        seen: str | Path | None = None,
     ):
         if api not in ("completions", "chat"):
             raise UserError(f"api {api!r} is unknown; choose completions or chat")
@@ -73,7 +76,8 @@ class OpenAIEngine:
 
         address = urlsplit(base_url)
         self.server = f"{address.hostname}{f':{address.port}' if address.port else ''}{address.path.rstrip('/')}"
-        self.fingerprint = f"openai:{self.server}:{model}:{api}"
+        self.name = f"openai:{self.server}:{model}:{api}"
+        self.seen, self.served = seen and Path(seen), None
         self.model, self.api, self.slots, self.logprobs = model, api, slots, logprobs
         self.retries, self.backoff, self.timeout = retries, backoff, timeout
         self.tokenizer = tokens.load(tokenizer) if tokenizer else None
@@ -81,14 +85,33 @@ class OpenAIEngine:
         self.loop = asyncio.new_event_loop()
         self.client = AsyncOpenAI(api_key=self.key or "none", base_url=base_url, max_retries=0, timeout=timeout)
         try:
-            served = self.loop.run_until_complete(self._ask("GET", "/models", None, 0, _models))
+            models = self.loop.run_until_complete(self._ask("GET", "/models", None, 0, _models))
         except BaseException:
             self.close()
             raise
-        self.is_vllm = any(owner == "vllm" for owner in served.values())
-        if self.is_vllm and model not in served:
+        self.told = models.get(model, {})
+        self.is_vllm = any(one.get("owned_by") == "vllm" for one in models.values())
+        if self.is_vllm and model not in models:
             self.close()
-            raise UserError(f"{self.server} serves {', '.join(served)}, not {model}")
+            raise UserError(f"{self.server} serves {', '.join(models)}, not {model}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the server, the model, and what it answers with, for which it is probed when this is first asked for;
+        `served` then tells how it was known.
+
+        Raises:
+            UserError: the probe fails, or the server still serves weights that have been replaced.
+        """
+        if self.served is None:
+            spoken = dict(as_finished(self.loop, (partial(self._speak, i) for i in range(len(served.PROMPTS))), 1))
+            probe = [spoken[index] for index in sorted(spoken)]
+            facts = {"server": self.server, "model": self.model, "api": self.api}
+            facts |= {name: self.told.get(name) for name in ("root", "max_model_len")}
+            facts["weights"] = served.weights(self.model, facts["root"])
+            tells = "tokens and log-probabilities" if probe[0][0][1] is not None else "tokens alone"
+            self.served = facts | {"probe": tells, "id": served.identified(self.seen, facts, probe)}
+        return f"{self.name}:{self.served['id']}"
 
     def encode(self, prompt: str) -> list[int]:
         """Empty without a tokenizer: the server turns the text into tokens that aren't known here."""
@@ -118,7 +141,7 @@ class OpenAIEngine:
         """
         if self.api != "completions" or self.tokenizer is None:
             raise UserError(
-                f"{self.fingerprint}: the distribution over next tokens needs `api: completions` and the model's "
+                f"{self.name}: the distribution over next tokens needs `api: completions` and the model's "
                 "tokenizer"
             )
         heads = tokens.heads(self.tokenizer, choices)
@@ -134,6 +157,15 @@ class OpenAIEngine:
             self.loop.close()
 
     async def _complete(self, index: int, request: Request) -> tuple[int, tuple[Completion, ...]]:
+        read = partial(_chat_completions if self.api == "chat" else _completions, n=request.sampling.n)
+        return index, await self._say(request, read)
+
+    async def _speak(self, index: int) -> tuple[int, served.Spoken]:
+        """What the model says after a prompt of the probe; one at a time, so that none changes another's rounding."""
+        request = Request(served.PROMPTS[index], Sampling(served.TOKENS))
+        return index, await self._say(request, _chat_tokens if self.api == "chat" else _tokens)
+
+    async def _say(self, request: Request, read: Callable[[object], T]) -> T:
         s = request.sampling
         prompt = self.encode(request.prompt)
         body: dict[str, object] = {"model": self.model, "n": s.n, "temperature": s.temperature, "top_p": s.top_p}
@@ -148,8 +180,7 @@ class OpenAIEngine:
             body["return_token_ids"] = True
         path = "/chat/completions" if self.api == "chat" else "/completions"
         worst = len(prompt or request.prompt.encode()) + s.n * s.max_tokens  # no token is shorter than a byte
-        read = partial(_chat_completions if self.api == "chat" else _completions, n=s.n)
-        return index, await self._ask("POST", path, body, worst, read)
+        return await self._ask("POST", path, body, worst, read)
 
     async def _choose(self, index: int, prompt: str, heads: Sequence[int]) -> tuple[int, list[float]]:
         ids = self.encode(prompt)
@@ -260,9 +291,9 @@ def _whole() -> Iterator[None]:
         raise _Malformed(f"{type(error).__name__} {error}") from error
 
 
-def _models(reply: object) -> dict[str, str]:
+def _models(reply: object) -> dict[str, dict]:
     with _whole():
-        return {one["id"]: one.get("owned_by", "") for one in reply.get("data", [])}
+        return {one["id"]: one for one in reply.get("data", [])}
 
 
 def _choices(reply: object, n: int) -> list[dict]:
@@ -294,6 +325,22 @@ def _chat_completions(reply: object, n: int) -> tuple[Completion, ...]:
             )
             for choice in _choices(reply, n)
         )
+
+
+def _tokens(reply: object) -> served.Spoken:
+    """Tokens and log-probabilities of a completion, or its text where the server doesn't tell both."""
+    with _whole():
+        (choice,) = _choices(reply, 1)
+        told = choice.get("logprobs") or {}
+        values = map(float, told.get("token_logprobs") or ())
+        return list(zip(told.get("tokens") or (), values, strict=False)) or [(choice["text"], None)]
+
+
+def _chat_tokens(reply: object) -> served.Spoken:
+    with _whole():
+        (choice,) = _choices(reply, 1)
+        told = (choice.get("logprobs") or {}).get("content") or ()
+        return [(one["token"], float(one["logprob"])) for one in told] or [(choice["message"]["content"] or "", None)]
 
 
 def _completion(choice: dict, text: object, logprobs: Sequence[float]) -> Completion:
