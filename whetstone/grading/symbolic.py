@@ -9,15 +9,22 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Collection
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from whetstone.errors import UserError
 from whetstone.grading.answers import Answer, Verdict, canonical, unparsed
+from whetstone.grading.layers import Layer, require
 from whetstone.grading.numbers import Number, equal, find_numbers, number, number_alone, tidy
 from whetstone.grading.text import adjacent, closing_braces, statements
 
 SECONDS = 5.0
 """CPU time that one comparison may take. Past it the verdict is "unparsed" with the error "timeout"."""
+
+_REPLIES = {b"1": True, b"0": False, b"t": None}
+_START = 120  # seconds in which the process must be ready
+_GRACE = 60  # seconds beyond those of a comparison after which the process is given up
 
 _TAIL = 20_000  # characters at the end in which formulas are looked for
 _SPAN = ".{1,1000}?"
@@ -138,57 +145,86 @@ def equivalent(prediction: Answer, gold: Answer, tolerance: float | None = None)
 
 
 class _Comparer:
-    """One worker process, started when first needed, and started anew after a comparison that had to be killed."""
+    """One confined process, started when first needed, which compares each pair in a child of its own."""
 
     CACHED = 20_000
 
-    def __init__(self) -> None:
+    def __init__(self, without: Collection[str] = ()) -> None:
+        self.without = without  # layers of isolation to leave out: to test that the others hold on their own
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._known: dict[tuple[str, str], bool | None] = {}
 
     def same(self, a: str, b: str, seconds: float | None = None) -> bool | None:
-        """Whether two LaTeX expressions are equal; None when that took too long. Works in any thread."""
+        """Whether two LaTeX expressions are equal; None when that took too long or too much. Works in any thread.
+
+        Raises:
+            UserError: this system can't confine the process (`whetstone.grading.layers`).
+            RuntimeError: the process does not start, or does not stay.
+        """
         with self._lock:
             if (a, b) in self._known:
                 return self._known[a, b]
             reply = self._ask(a, b, SECONDS if seconds is None else seconds)
             if len(self._known) >= self.CACHED:
                 self._known.clear()
-            self._known[a, b] = None if reply == b"" else reply == b"1"
+            self._known[a, b] = _REPLIES[reply]
             return self._known[a, b]
 
     def _ask(self, a: str, b: str, seconds: float) -> bytes:
-        request = json.dumps([seconds, a, b]).encode() + b"\n"
-        try:
-            os.write(self._worker().stdin.fileno(), request)
-        except BrokenPipeError:  # it was killed since the last comparison
+        body = json.dumps([a, b]).encode()
+        head = int(seconds * 1000).to_bytes(4, "big") + len(body).to_bytes(4, "big")
+        for _ in range(2):  # the process may have been killed since it was last asked
+            process = self._worker()
+            try:
+                process.stdin.write(head + body)
+                answers = wait([process.stdout], 10 * seconds + 10 + _GRACE)
+                reply = os.read(process.stdout.fileno(), 1) if answers else b""
+            except BrokenPipeError:
+                reply = b""
+            if reply in _REPLIES:
+                return reply
             self.close()
-            os.write(self._worker().stdin.fileno(), request)
-        replies = self._process.stdout
-        reply = os.read(replies.fileno(), 1) if wait([replies], 10 * seconds + 10) else b""
-        if reply == b"":
-            self.close()
-        return reply
+        raise RuntimeError(f"the process that compares answers ended twice on {a[:80]!r} and {b[:80]!r}")
 
     def _worker(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._owner == os.getpid():
             return self._process
+        if not hasattr(os, "fork"):
+            raise UserError("comparing symbolic answers needs fork (Linux, macOS, or WSL on Windows)")
         path = Path(__file__).with_name("symbolic_worker.py")
-        environment = {key: os.environ[key] for key in ("PATH", "LANG", "SYSTEMROOT") if key in os.environ}
+        environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}  # the order of SymPy's sets depends on the seed
+        if "LD_LIBRARY_PATH" in os.environ:  # some interpreters find their own library this way
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(path)],
+            [sys.executable, "-s", "-P", "-B", "-Wignore", path, str(os.getpid()), ",".join(self.without)],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             env=environment,
+            cwd="/",
+            start_new_session=True,
         )
         self._owner = os.getpid()
-        if not wait([self._process.stdout], 120) or os.read(self._process.stdout.fileno(), 1) != b"r":
+        greeting = b""
+        while not greeting.endswith(b"\n"):
+            piece = os.read(self._process.stdout.fileno(), 1 << 16) if wait([self._process.stdout], _START) else b""
+            if not piece:
+                self._process.kill()
+                trouble = self._process.stderr.read().decode(errors="replace").strip()[-2000:]
+                self.close()
+                raise RuntimeError(
+                    "the math-verify process did not start: is math-verify installed beside this package?\n" + trouble
+                )
+            greeting += piece
+        self._process.stderr.close()
+        try:
+            require({name: Layer(*layer) for name, layer in json.loads(greeting).items()}, self.without)
+        except UserError:
             self.close()
-            raise RuntimeError("the math-verify process did not start: is math-verify installed beside this package?")
+            raise
         return self._process
 
     def close(self) -> None:
@@ -196,8 +232,8 @@ class _Comparer:
         if process is not None and self._owner == os.getpid():
             process.kill()
             process.wait()
-            process.stdin.close()
-            process.stdout.close()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                stream.close()
 
 
 _COMPARER = _Comparer()
