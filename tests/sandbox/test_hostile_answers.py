@@ -6,6 +6,7 @@ Runs as whoever runs the tests; `test_ordinary_user.py` runs it again as an ordi
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from whetstone.errors import UserError
-from whetstone.grading import grade, symbolic
+from whetstone.grading import extract, grade, layers, symbolic
 from whetstone.grading.attempts import grade_attempts
 
 GOLD = r"2\sqrt{3}"
@@ -153,14 +154,12 @@ BOMBS = {
 
 @pytest.fixture
 def marks(monkeypatch):
-    """Where the attacks' files would appear: anybody may write there, and comparing and programs would start there."""
+    """Where the attacks' files would appear: anybody may write there, and what is started now starts there."""
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o777)
         monkeypatch.chdir(directory)
-        symbolic._COMPARER.close()  # the next one starts here
         symbolic._COMPARER._known.clear()
         yield Path(directory)
-        symbolic._COMPARER.close()
         assert os.listdir(directory) == []
         assert not Path("/x").exists()
 
@@ -179,12 +178,14 @@ def untouched() -> None:
 
 def test_text_in_a_sum_runs_neither_as_an_answer_nor_from_a_program(marks):
     """SymPy writes the name into the code of a function, and calls it."""
+    symbolic._COMPARER.close()  # the next one starts in this directory
     text = rf"\boxed{{{ATTACKS['text']}}}"
     graded = grade_attempts([text, f"answer = r'''{text}'''"], ["cot", "pot"], [r"2\sqrt{3}", r"3\sqrt{3}"], "math")
     assert [attempt.verdict for attempt in graded] == ["wrong", "wrong"]
     assert os.listdir(marks) == []
 
 
+@pytest.mark.slow
 def test_no_answer_runs_lingers_or_passes(marks, monkeypatch):
     monkeypatch.setattr(symbolic, "SECONDS", 0.5)
     seen, before = {}, time.monotonic()
@@ -197,6 +198,7 @@ def test_no_answer_runs_lingers_or_passes(marks, monkeypatch):
     untouched()
 
 
+@pytest.mark.slow
 def test_an_answer_of_a_program_fares_no_better(marks, monkeypatch):
     monkeypatch.setattr(symbolic, "SECONDS", 0.5)
     symbolic._COMPARER._known.clear()
@@ -205,3 +207,81 @@ def test_an_answer_of_a_program_fares_no_better(marks, monkeypatch):
     graded = grade_attempts(programs, ["pot"] * len(programs), [GOLD] * len(programs), "math", workers=1)
     assert {attempt.verdict for attempt in graded[:-2]} <= {"wrong", "unparsed"}
     assert [attempt.verdict for attempt in graded[-2:]] == ["correct", "wrong"]
+
+
+@pytest.mark.slow
+def test_a_bomb_costs_its_time_or_its_memory_and_no_more(marks, monkeypatch):
+    monkeypatch.setattr(symbolic, "SECONDS", 0.5)
+    verdicts = {name: fresh(rf"\boxed{{{text}}}") for name, text in BOMBS.items()}
+    assert verdicts["tower"] == "unparsed"
+    assert set(verdicts.values()) <= {"wrong", "unparsed"}
+    untouched()
+
+
+def test_a_child_that_is_killed_before_it_has_read_its_request_costs_no_verdict(marks):
+    """What is left of the request can't be taken for the next one: the process goes with the child, and is replaced."""
+    fresh(RIGHT)
+    before = symbolic._COMPARER._process
+    (waiting,) = children(before.pid)
+    os.kill(waiting, signal.SIGKILL)
+    untouched()
+    assert symbolic._COMPARER._process is not before
+
+
+def children(parent: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left_out", ["seccomp", "landlock", "network", "user", "limits", "capabilities"])
+def test_no_single_layer_carries_it_alone(marks, monkeypatch, left_out):
+    monkeypatch.setattr(symbolic, "_COMPARER", symbolic._Comparer((left_out,)))
+    for name in ("text", "sum in an interval", "poisons the comparing function"):
+        assert fresh(rf"\boxed{{{ATTACKS[name]}}}") == "wrong"
+    untouched()
+    symbolic._COMPARER.close()
+
+
+def test_where_a_layer_is_missing_nothing_is_compared(marks, monkeypatch):
+    held = {"seccomp": layers.Layer(False, "no table")}
+    monkeypatch.setattr(symbolic, "_COMPARER", symbolic._Comparer())
+    monkeypatch.setattr(symbolic, "require", lambda *_: layers.require(held))
+    with pytest.raises(UserError, match="seccomp: no table"):
+        fresh(RIGHT)
+    monkeypatch.setenv(layers.MAY_LACK, "seccomp")
+    with pytest.warns(RuntimeWarning, match="without layers"):
+        assert fresh(RIGHT) == "correct"
+    symbolic._COMPARER.close()
+
+
+def test_what_compares_is_confined_and_holds_no_text(marks):
+    """Of the process that forks, and of the child that waits: no file, no variable, no rights, no trace of a pair."""
+    fresh(r"\text{qzjvxk}+17x", r"\text{wqpzmv}+x")
+    zygote = symbolic._COMPARER._process.pid
+    for process in (zygote, *children(zygote)):
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+        assert status["Seccomp"].strip() == "2" and status["NoNewPrivs"].strip() == "1"
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    if os.geteuid() == 0:
+        assert not contains(zygote, b"qzjvxk") and not contains(zygote, b"wqpzmv")
+
+
+def contains(process: int, text: bytes) -> bool:
+    with open(f"/proc/{process}/mem", "rb", 0) as memory:
+        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            if "rw" in line and "[v" not in line:
+                memory.seek(start)
+                if text in memory.read(end - start):
+                    return True
+    return False
+
+
+@pytest.mark.parametrize("task", ["number", "choice", "math"])
+def test_reading_takes_time_in_proportion_to_the_text(task):
+    """In the user's own process, where no clock stops it."""
+    for text in ("a" * 20_000 + "1", "^" + " " * 100_000 + "y", "^{" + " " * 100_000 + "y"):
+        for form in ("%s", "The answer is %s", r"\boxed{%s}"):
+            before = time.process_time()
+            extract(form % text, task)
+            assert time.process_time() - before < 1, (form, text[:3])

@@ -52,8 +52,8 @@ def test_hostile_programs_as_an_ordinary_user():
     if who.returncode:
         pytest.skip(f"can't become an ordinary user here: {who.stderr.strip()[-300:]}")
     assert who.stdout == f"({NOBODY}, {NOBODY}, {NOBODY})\n"
-    hostile = str(Path(__file__).with_name("test_hostile.py"))
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", hostile]
+    hostile = [str(Path(__file__).with_name(f"{name}.py")) for name in ("test_hostile", "test_hostile_answers")]
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *hostile]
     run = subprocess.run(
         as_nobody(tests, needs), capture_output=True, text=True, cwd=ROOT, stdin=subprocess.DEVNULL,
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},

@@ -106,7 +106,7 @@ def _double(literal: str) -> Number:
 
 
 _WRAPPED = re.compile(r"\\(?:text|mathrm|mbox|textbf|mathbf|bf)\s*\{([^{}]*)\}")
-_DROPPED = re.compile(r"\\[()\[\] ]|\^\s*\{?\s*\\circ\s*\}?|\\!|[*_]{2,}|<<[^<>]*>>")
+_DROPPED = re.compile(r"\\[()\[\] ]|\^\s*+(?:\{\s*+)?\\circ\s*\}?|\\!|[*_]{2,}|<<[^<>]*>>")
 _PARENTHESISED = re.compile(r"\s*+([-+]?)\s*+\(([^()]*)\)\s*+\.?\s*+")
 _NEGATIVE = re.compile(r"^\W{0,3}(?:negative|minus)\s+(?=[\d$£€\\])|^\s*-\s+(?=[\d$£€\\])", re.IGNORECASE)
 _JOIN = re.compile(r"\b(?:and|or|to|et|ou|und|oder)\b|\s[yo]\s+[$£€]?$|[;&|]|,\s*[$£€]?$", re.IGNORECASE)

@@ -29,7 +29,7 @@ _GRACE = 60  # seconds beyond those of a comparison after which the process is g
 _TAIL = 20_000  # characters at the end in which formulas are looked for
 _SPAN = ".{1,1000}?"
 _MATH = re.compile(rf"\$\$({_SPAN})\$\$|\$({_SPAN})\$|\\\(({_SPAN})\\\)|\\\[({_SPAN})\\\]", re.DOTALL)
-_PROSE = re.compile(r"[^\W\d_]{2,}(?:[\s,]+[^\W\d_]{2,}){3}")
+_PROSE = re.compile(r"(?<![^\W\d_])[^\W\d_]{2,}+(?:[\s,]++[^\W\d_]{2,}+){3}")
 _TOKEN = r"(?:\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z]|[0-9])"
 _REWRITES = [
     (re.compile(pattern), by)
@@ -38,7 +38,7 @@ _REWRITES = [
         (r"(?<!\\)\\[,;:! ]|~|\\q?quad(?![A-Za-z])", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:mbox|textrm|textbf|textit|mathrm|mathbf|operatorname)\s*\{", r"\\text{"),
-        (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°|\\text\{\s*degrees?\s*\}", ""),
+        (r"\^\s*+(?:\{\s*+)?\\circ\s*\}?|\\degree(?![A-Za-z])|°|\\text\{\s*degrees?\s*\}", ""),
         (r"\\?[$%]", ""),
         (r"(?<=[^\s{(,=])\s*\\text\{[^{}]*\}(?:\^\s*\{?\d\}?)?\s*$", ""),  # a unit
         (rf"\\frac\s*({_TOKEN})\s*({_TOKEN})", r"\\frac{\1}{\2}"),

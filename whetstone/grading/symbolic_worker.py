@@ -6,9 +6,8 @@ takes an attacker's code for granted. It imports and warms up what comparing nee
 (`sandbox_jail`), and forks a child for each comparison. The child reads the two texts, compares them, answers one byte
 and ends: this process never holds a text, and nothing that a text does outlives its own comparison.
 
-Frames on stdin: 4 bytes with the CPU milliseconds that it may take, 4 bytes of length, then JSON [a, b], which only the
-child reads. On stdout a JSON line with the layers that hold, then one byte for each frame: `SAME`, `DIFFERENT` or
-`UNDECIDED`.
+Frames on stdin, which only the child reads: 4 bytes with the CPU milliseconds that it may take, 4 bytes of length, JSON
+[a, b]. On stdout a JSON line with the layers that hold, then one byte for each frame: `SAME`, `DIFFERENT`, `UNDECIDED`.
 
 Arguments: the parent's process id, layers to leave out.
 """
@@ -86,7 +85,6 @@ def prepare() -> None:
     for module in LATE:
         importlib.import_module(module)
     from sympy.core import random
-    from sympy.parsing import sympy_parser
     from sympy.polys.monomials import MonomialOps
 
     random.seed(0)
