@@ -334,6 +334,18 @@ def speed(data: Path, repeats: int = 20) -> dict[str, Any]:
             "per_second_two_processes": round(two)}  # fmt: skip
 
 
+def symbolic_speed(data: Path, count: int = 500) -> dict[str, Any]:
+    """Comparisons of different symbolic answers (MATH's golds beside each other), none of them known before."""
+    rows = json.loads((data / "math/extracted_problems_and_answers.json").read_text())
+    values = (extract(rf"\boxed{{{row['final_answer']}}}", "math") for row in rows)
+    golds = list({answer.value: answer for answer in values if isinstance(answer.value, str)}.values())[: count + 2]
+    grade(golds[0], golds[1], "math")  # the process is up
+    start = time.perf_counter()
+    verdicts = Counter(grade(a, b, "math").verdict for a, b in zip(golds[1:-1], golds[2:], strict=True))
+    return {"pairs": count, "verdicts": dict(verdicts), "load_average": round(os.getloadavg()[0], 1),
+            "per_second": round(count / (time.perf_counter() - start), 1)}  # fmt: skip
+
+
 def memory(data: Path, attempts: int = 1_200_000, chunk: int = 12_000) -> dict[str, Any]:
     """Attempts of three strategies graded in chunks, programs run in the sandbox; the peak of memory along the way."""
     texts = [(text, "cot", gold) for text, gold in numeric_pairs(data)]
@@ -369,6 +381,7 @@ def measure(data: Path) -> dict[str, Any]:
         "program_of_thoughts": programs(data),
         "tora": tora(data),
         "speed": speed(data),
+        "symbolic_speed": symbolic_speed(data),
         "memory": memory(data),
     }
 

@@ -6,8 +6,9 @@ takes an attacker's code for granted. It imports and warms up what comparing nee
 (`sandbox_jail`), and forks a child for each comparison. The child reads the two texts, compares them, answers one byte
 and ends: this process never holds a text, and nothing that a text does outlives its own comparison.
 
-Frames on stdin, which only the child reads: 4 bytes with the CPU milliseconds that it may take, 4 bytes of length, JSON
-[a, b]. On stdout a JSON line with the layers that hold, then one byte for each frame: `SAME`, `DIFFERENT`, `UNDECIDED`.
+Frames on stdin, which only the child reads: 4 bytes with the CPU milliseconds that it may take, 4 bytes of length,
+then JSON [a, b]. On stdout a JSON line with the layers that hold, then a byte for each frame: `SAME`, `DIFFERENT` or
+`UNDECIDED`.
 
 Arguments: the parent's process id, layers to leave out.
 """
