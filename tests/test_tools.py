@@ -146,7 +146,7 @@ def test_measuring_gives_times(copy, params):
 def test_check_looks_at_everything_without_torch(copy):
     output = tool(copy, "check", "--all")
     rows = dict(re.split(r"\s{2,}", line.strip()) for line in output.strip().splitlines())
-    assert {*rows} == {"params.yaml", "dvc.yaml", "tables", "disk", "device"}
+    assert {*rows} == {"params.yaml", "dvc.yaml", "tables", "disk", "device", "sandbox"}
     assert rows["dvc.yaml"].startswith(f"{len(ALL)} stages") and "7 of problems, 8 of attempts" in rows["tables"]
     code = "import sys; from stages import preflight; preflight.run(); print({'torch', 'scipy'} & {*sys.modules})"
     assert copy.run("python", "-c", code).strip().endswith("set()")
