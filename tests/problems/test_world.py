@@ -96,6 +96,7 @@ def test_rows_are_valid_records_and_the_same_for_the_same_seed():
         generate("validation", 1)
 
 
+@pytest.mark.slow
 def test_no_split_holds_a_question_or_a_template_with_numbers_of_another():
     train = generate("train", 12_000, seed=0)
     told, templates, keys = ({f(row) for row in train} for f in (_question, _template, _group))
@@ -119,6 +120,7 @@ def _group(row: dict) -> str:
     return row["group"]
 
 
+@pytest.mark.slow
 def test_the_corpus_keeps_to_the_training_split():
     world = YAML(typ="safe").load(ROOT / "params.yaml")["problems"]["world"]  # the headline's
     held_out = {

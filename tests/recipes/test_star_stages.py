@@ -155,6 +155,7 @@ def test_an_arm_that_falls_on_dev_stops_and_what_follows_passes(star):
     assert star.read("data/attempts/sft1.parquet").empty
 
 
+@pytest.mark.slow
 def test_the_report_sets_arms_side_by_side(star):
     baseline(star)
     star.params["iterations"] = {

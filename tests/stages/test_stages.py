@@ -199,6 +199,7 @@ def test_evaluation_is_the_forced_strategies_in_the_order_of_preference(tuned):
     assert metrics["choice"]["first"]["cot"] == 1 and metrics["oracle"]["accuracy"] == 1
 
 
+@pytest.mark.slow
 def test_the_report_has_every_checkpoint_and_comparison(tuned):
     infer_all(tuned)
     for epoch in ("epoch1", "epoch2"):

@@ -33,6 +33,7 @@ def log_probability(model, prompt, completion):
     return sum(logp[len(prompt) - 1 + t, token].item() for t, token in enumerate(completion))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -190,6 +191,7 @@ def test_gradient_accumulation_is_a_large_batch(base, pairs, tmp_path, nll_weigh
     assert small["grad_norm"].tolist() == pytest.approx(large["grad_norm"].tolist(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_curve_shows_rewards(base, pairs, tmp_path):
     _, curve = run(base, tmp_path, pairs)
     assert list(curve.columns) == [
