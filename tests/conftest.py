@@ -9,6 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("whatever the machine's load", deadline=None)
+settings.load_profile("whatever the machine's load")
 
 # Whose tests begin with the finished project
 FINISHED = {f"tests/test_{name}.py" for name in ("environment", "experiments", "invalidation", "pipeline", "tools")}
