@@ -197,7 +197,7 @@ def first(checkpoint: str, dataset: str) -> None:
         attempts = policy.greedy(engine, problems, sampling, model=checkpoint, store=store, turns=1)
     records.write(attempts, records.ATTEMPT, Path("data/evaluation") / f"{checkpoint}-{dataset}.parquet")
     right = {"first_attempt": wilson(int((attempts["verdict"] == "correct").sum()), len(attempts))}
-    common.write_json(f"metrics/evaluation/{checkpoint}-{dataset}.json", right)
+    records.write_json(f"metrics/evaluation/{checkpoint}-{dataset}.json", right)
 
 
 @main.command(cls=Command)

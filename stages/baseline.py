@@ -53,7 +53,7 @@ def main(dataset: str) -> None:
         **few_shot_metrics(few_shot),
         "zero_shot": untaught_metrics(untaught, pd.DataFrame(shares, columns=list(STRATEGIES))),
     }
-    common.write_json(f"metrics/evaluation/base-{dataset}.json", metrics)
+    records.write_json(f"metrics/evaluation/base-{dataset}.json", metrics)
     output.count_attempts(problems, pd.concat([few_shot, untaught]))
     zero_shot = metrics["zero_shot"]
     output.finish(

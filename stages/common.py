@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -168,21 +166,6 @@ def model_path(label: str) -> Path:
     if model.revision is None:
         raise UserError(f"{PARAMS}: `model.revision` is empty; pin {model.name} to a commit of its Hub page")
     return _fetched(model)
-
-
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes metrics, keys in the order given, floats to 6 digits so that noise of the last bit makes no diff."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(content), indent=2) + "\n")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _rounded(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    return round(value, 6) if isinstance(value, float) else value
 
 
 def watched(path: str | None) -> None:

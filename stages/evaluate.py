@@ -34,7 +34,7 @@ def main(checkpoint: str, dataset: str) -> None:
     out = Path("data/evaluation") / f"{checkpoint}-{dataset}.parquet"
     records.write(attempts, records.ATTEMPT, out)
     metrics = policy_metrics(attempts)
-    common.write_json(f"metrics/evaluation/{checkpoint}-{dataset}.json", metrics)
+    records.write_json(f"metrics/evaluation/{checkpoint}-{dataset}.json", metrics)
     output.count_attempts(problems, attempts)
     gain = metrics["selection_gain"]
     output.finish(

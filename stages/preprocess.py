@@ -60,7 +60,7 @@ def main(epoch: str) -> None:
     formats = {f"right, but {fault}": n for fault, n in dropped["correct_but"].items()}
     reasons = {name: n for name, n in dropped.items() if name != "correct_but"} | formats
     output.count(len(attempts), len(curated.examples) + len(curated.pairs), reasons)
-    common.write_json(f"metrics/preprocess/{epoch}.json", curated.statistics)
+    records.write_json(f"metrics/preprocess/{epoch}.json", curated.statistics)
     output.finish(f"preprocess {epoch}", **curated.statistics, path=out)
 
 

@@ -88,7 +88,7 @@ def main() -> None:
     left_out = {f"{name}: {why}": n for name, counts in dropped.items() for why, n in counts.items()
                 if why not in ("read", "kept")}  # fmt: skip
     output.count(sum(sizes.values()) + sum(left_out.values()), sum(sizes.values()), left_out)
-    common.write_json("metrics/problems.json", {"rows": sizes, "loaded": dropped})
+    records.write_json("metrics/problems.json", {"rows": sizes, "loaded": dropped})
     output.finish("problems", rows=sizes, loaded=dropped or "generated", path=OUT)
 
 

@@ -98,7 +98,7 @@ def main() -> None:
     output.count(attempts, attempts)
     headline = shape.datasets[0]
     others = {dataset: summary for dataset, summary in found.summaries.items() if dataset != headline}
-    common.write_json(SUMMARY, {"dataset": headline, **found.summaries[headline], "others": others})
+    records.write_json(SUMMARY, {"dataset": headline, **found.summaries[headline], "others": others})
     Path("plots").mkdir(exist_ok=True)
     pd.DataFrame(found.accuracies).round(6).to_csv("plots/accuracy.csv", index=False)
     pd.DataFrame(found.groups).round(6).to_csv("plots/families.csv", index=False)

@@ -84,7 +84,7 @@ def fit(epoch: str, kind: str) -> dict[str, Any]:
     if "held_out" in options:
         summary["held_out"] = len(options["held_out"])
     if first:
-        common.write_json(metrics(epoch), {name: one for name, one in summary.items() if "second" not in name})
+        records.write_json(metrics(epoch), {name: one for name, one in summary.items() if "second" not in name})
         plot = Path("plots/train") / f"{epoch}.csv"
         plot.parent.mkdir(parents=True, exist_ok=True)
         curve.round(6).to_csv(plot, index=False)

@@ -10,7 +10,7 @@ from types import ModuleType
 def name() -> str | None:
     """The recipe's name; None for the root's pipeline."""
     here = Path.cwd()
-    return here.name if here.parent.name == "recipes" and (here / "dvc.yaml").is_file() else None
+    return here.name if here.parent.name == "recipes" and (here / "params.yaml").is_file() else None
 
 
 def here() -> ModuleType:

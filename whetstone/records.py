@@ -9,9 +9,11 @@ Tables are Parquet, sorted by `id`, without timestamps: the same rows give the s
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -179,3 +181,18 @@ def read(path: str | Path, schema: pa.Schema) -> pd.DataFrame:
             raise UserError(f"{file}: columns {one.schema.names}, expected {schema.names}")
     frame = pa.concat_tables(tables).to_pandas(integer_object_nulls=True)
     return frame.astype(object).where(frame.notna(), None)
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Writes metrics, keys in the order given, floats to 6 digits so that noise of the last bit makes no diff."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(content), indent=2) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value

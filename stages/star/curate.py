@@ -38,7 +38,7 @@ def main(iteration: str) -> None:
     schema = records.PAIR if spec.how == "dpo" else records.EXAMPLE
     if best := star.stopped(spec.after):
         records.write([], schema, out)
-        common.write_json(metrics, {"stopped": best})
+        records.write_json(metrics, {"stopped": best})
         return click.echo(f"{iteration}: this arm has stopped, {best} is its best; nothing is curated")
     star.check_orders(sample, options.min_right)
     table = Path("data/attempts") / f"{spec.attempts}.parquet"
@@ -49,7 +49,7 @@ def main(iteration: str) -> None:
     except UserError as error:
         raise UserError(f"{table}: {error}") from error
     rows = records.write(curated.pairs or curated.examples, schema, out)
-    common.write_json(metrics, curated.statistics)
+    records.write_json(metrics, curated.statistics)
     output.count(len(attempts), rows)
     output.finish(f"curate {iteration}", **curated.statistics["all"], path=out)
 

@@ -42,7 +42,7 @@ def main(model: str) -> None:
     if model != "base" and (best := star.stopped(star.iteration(model).after)):
         for name in ("dev", "test", "train"):
             records.write([], records.ATTEMPT, out / f"{name}.parquet")
-        common.write_json(path, {"stopped": True, "best": best, "history": before})
+        records.write_json(path, {"stopped": True, "best": best, "history": before})
         return click.echo(f"{model}: this arm has stopped, {best} is its best; nothing is evaluated")
     prompt = star.prompt(prompting)
     tables = {"dev": star.problems("dev"), "test": star.problems("test")}
@@ -76,7 +76,7 @@ def main(model: str) -> None:
     history = [*before, {"model": model, "dev": found["dev"]["all"]["accuracy"]["accuracy"]}]
     best = max(history, key=lambda one: one["dev"])["model"]  # the earliest of equals
     stop = {"stopped": measures.stops([one["dev"] for one in history], patience), "best": best, "history": history}
-    common.write_json(path, {**stop, **found, "gap": gaps})
+    records.write_json(path, {**stop, **found, "gap": gaps})
     output.count_attempts(pd.concat(tables.values()), pd.concat(made.values()))
     output.finish(
         f"evaluate {model}",

@@ -75,7 +75,7 @@ def main() -> None:
             raise UserError(f"{common.PARAMS}: `problems`: no row is in {name}; load more, or change the shares")
         records.write(frame[own], records.PROBLEM, PROBLEMS / f"{name}.parquet")
         sizes[name] = {"all": int(own.sum()), **language[own].value_counts().sort_index().to_dict()}
-    common.write_json("metrics/problems.json", {"rows": sizes, "loaded": counts})
+    records.write_json("metrics/problems.json", {"rows": sizes, "loaded": counts})
     output.finish("problems", **sizes, path=PROBLEMS)
     if counts["trains_on_test_rows"]:
         click.secho(BANNER.format(rows=counts["trains_on_test_rows"]), bold=True)

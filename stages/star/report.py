@@ -59,7 +59,7 @@ def main() -> None:
     Path("plots").mkdir(exist_ok=True)
     pd.DataFrame(rows).round(6).to_csv("plots/accuracy.csv", index=False)
     test = {model: {name: one["test"][name]["accuracy"] for name in one["test"]} for model, one in found.items()}
-    common.write_json(
+    records.write_json(
         "metrics/summary.json",
         {"test": test, "gap": {m: one["gap"] for m, one in found.items()}, "best": best, "comparisons": compared},
     )

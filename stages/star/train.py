@@ -57,8 +57,8 @@ def main(iteration: str) -> None:
     plot.parent.mkdir(parents=True, exist_ok=True)
     if best := star.stopped(spec.after):
         out.mkdir(parents=True, exist_ok=True)
-        common.write_json(out / "stopped.json", {"best": best})
-        common.write_json(metrics, {"stopped": best})
+        records.write_json(out / "stopped.json", {"best": best})
+        records.write_json(metrics, {"stopped": best})
         plot.write_text("step,loss\n")
         return click.echo(f"{iteration}: this arm has stopped, {best} is its best; nothing is trained")
     config = common.section(spec.trainer, CONFIGS[spec.trainer])
@@ -92,7 +92,7 @@ def main(iteration: str) -> None:
             from whetstone.training.merge import merge
 
             merge(start, trained, out / "merged", prompts=list(rows["prompt"].head(8)))
-    common.write_json(metrics, {name: value for name, value in summary.items() if "second" not in name})
+    records.write_json(metrics, {name: value for name, value in summary.items() if "second" not in name})
     curve.round(6).to_csv(plot, index=False)
     output.count(len(rows), summary["rows"], training=summary["tokens"])
     output.finish(f"{spec.trainer} {iteration}", start=start, **summary, path=out)

@@ -64,10 +64,12 @@ class Star(StageFolder):
 @pytest.fixture
 def star(tmp_path, monkeypatch):
     """The recipe with its problems made."""
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "recipes/star"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    made = Star(tmp_path)
+    made = Star(folder)
 
     @contextlib.contextmanager
     def open_engine(label):

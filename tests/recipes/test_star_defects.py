@@ -86,7 +86,7 @@ def test_2_a_rows_loss_does_not_depend_on_what_it_is_batched_with(examples, tmp_
     from whetstone.training.sft import tokenise
 
     config = SftConfig(**CONFIG)
-    model, tokens = loading.load(BASE, config)
+    model, tokens = loading.load(BASE, config), loading.load_tokenizer(BASE, config.template)
     rows, _ = tokenise(examples, tokens, config, "examples")
     trainer = weighted.trainer(model.eval(), tokens, rows, config, tmp_path)
     trainer.follow(config, [len(ids) for ids in rows["input_ids"]], None, print)
@@ -111,7 +111,7 @@ def test_2_a_pairs_likelihoods_do_not_depend_on_what_it_is_batched_with(pairs, t
     from whetstone.training.dpo import tokenise
 
     config = DpoConfig(**CONFIG)
-    model, tokens = loading.load(BASE, config)
+    model, tokens = loading.load(BASE, config), loading.load_tokenizer(BASE, config.template)
     rows, _ = tokenise(pairs.head(4), tokens, config, "pairs")
     trainer = preference.trainer(model.eval(), tokens, rows, config, tmp_path)
     together, alone = (trainer._precompute_ref_logps(loop.dataset(rows), "rows", size) for size in (4, 1))
@@ -216,7 +216,7 @@ def test_12_no_code_from_configuration_and_no_path_of_a_machine():
     files = [
         *(ROOT / "stages/star").glob("*.py"),
         *(ROOT / "whetstone/curation").glob("*.py"),
-        ROOT / "whetstone/choices.py",
+        ROOT / "whetstone/prompts/choices.py",
     ]
     for file in files:
         calls = {n.func.id for n in ast.walk(ast.parse(file.read_text()))

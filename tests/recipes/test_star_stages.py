@@ -177,10 +177,10 @@ def test_the_report_sets_arms_side_by_side(star):
     assert found["comparisons"]["sft1 vs base"]["all"]["wins"] > 0 and found["best"] == {"sft2": "sft1"}
 
 
-def test_a_run_on_a_test_set_carries_its_banner(star, tmp_path):
+def test_a_run_on_a_test_set_carries_its_banner(star):
     rows = ["n,Question,A,B,C,D,Answer,Subject"] + [f"{i},Q{i}?,{i},{i + 1},{i + 2},{i + 3},A,x" for i in range(60)]
-    (tmp_path / "data/raw").mkdir(parents=True)
-    (tmp_path / "data/raw/mmlu.csv").write_text("\n".join(rows))
+    (star.folder / "data/raw").mkdir(parents=True)
+    (star.folder / "data/raw/mmlu.csv").write_text("\n".join(rows))
     star.params["problems"] |= {"world": None, "sources": [{"kind": "simple_evals", "path": "data/raw/mmlu.csv"}]}
     star.save()
     assert "`split: divide` would train on 60 rows of a published test set" in star.run("problems", fails=True)

@@ -48,7 +48,8 @@ def test_stages_say_what_they_do_and_name_sections_that_exist(name):
 def folder(tmp_path, monkeypatch):
     """The recipe's folder with its parameters, presets and prompts, where its tools run."""
     made = tmp_path / "recipes/star"
-    shutil.copytree(RECIPE, made, ignore=shutil.ignore_patterns("models", "data", "metrics", "manifests", "report"))
+    left_out = shutil.ignore_patterns("*.safetensors", "data", "metrics", "manifests", "report")
+    shutil.copytree(RECIPE, made, ignore=left_out)
     monkeypatch.chdir(made)
     return made
 

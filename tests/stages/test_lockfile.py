@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from stages import space
 from stages.run import lockfile
+from tools import space
 
 ROOT = Path(__file__).parents[2]
 LOCKS = [ROOT / "dvc.lock", ROOT / "recipes/star/dvc.lock"]

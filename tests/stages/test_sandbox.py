@@ -7,8 +7,9 @@ from typing import get_args
 
 import pytest
 
-from stages import common, preflight
+from stages import common
 from stages.run import manifest
+from tools import preflight
 from whetstone.errors import UserError
 from whetstone.grading import layers, sandbox
 from whetstone.grading.layers import Layer
