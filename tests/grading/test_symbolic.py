@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +113,41 @@ def test_python_in_an_answer_is_not_run(tmp_path) -> None:
     for code in (f"__import__('pathlib').Path('{target}').touch()", f"open('{target}', 'w')"):
         assert grade(code, "x+1", "math").verdict != "correct"
     assert not target.exists()
+
+
+LATE = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("worker", sys.argv[1])
+worker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worker)
+worker.prepare()
+asked = []
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        asked.append(name)
+sys.meta_path.insert(0, Finder())
+for a, b in json.loads(sys.argv[2]):
+    worker.same(a, b)
+print(json.dumps(asked))
+"""
+
+
+def test_nothing_is_imported_while_answers_are_compared() -> None:
+    """Where they are compared no file can be opened: what comes late would be a wrong verdict without a word."""
+    sums = (r"\sum_{n=1}^{\infty}\frac{1}{n^2}", r"\frac{\pi^2}{6}"), (r"\int_0^1 x e^x dx", "1")
+    equations = ("x^5-x+1=0", "2x^5-2x+2=0"), (r"\lim_{x\to0}\frac{\sin x}{x}", "1+0x"), (r"x^2<4", r"-2<x<2")
+    pairs = [*SAME, *DIFFERENT, *sums, *equations]
+    run = subprocess.run(
+        [sys.executable, "-c", LATE, Path(symbolic.__file__).with_name("symbolic_worker.py"), json.dumps(pairs)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == []
+
+
+def test_sums_and_roots_of_polynomials_are_still_evaluated() -> None:
+    """Without the code that SymPy would make of them."""
+    assert grade(r"\sum_{n=0}^{\infty}\frac{1}{n!}+x", "e+x", "math").verdict == "correct"
+    assert grade(r"\sum_{n=1}^{\infty}\frac{1}{n^2}", r"\frac{\pi^2}{6}", "math").verdict == "correct"
+    assert grade("x^5-x+1=0", "x^5=x-1", "math").verdict == "correct"
+    assert grade("x^5-x+1=0", "x^5-x+2=0", "math").verdict == "wrong"

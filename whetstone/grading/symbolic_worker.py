@@ -55,12 +55,15 @@ LATE = (
     "antlr4.LL1Analyzer", "secrets", "sympy.abc", "sympy.assumptions.facts", "sympy.assumptions.handlers.matrices",
     "sympy.assumptions.lra_satask", "sympy.assumptions.satask", "sympy.assumptions.wrapper",
     "sympy.codegen.abstract_nodes", "sympy.combinatorics.galois", "sympy.concrete.delta",
-    "sympy.discrete.recurrences", "sympy.integrals.manualintegrate", "sympy.integrals.prde", "sympy.integrals.risch",
-    "sympy.logic.algorithms.dpll", "sympy.logic.algorithms.dpll2", "sympy.polys.dispersion",
-    "sympy.polys.distributedmodules", "sympy.polys.domains.old_polynomialring", "sympy.polys.domains.quotientring",
+    "sympy.discrete.recurrences", "sympy.integrals.manualintegrate", "sympy.integrals.prde",
+    "sympy.integrals.risch", "sympy.logic.algorithms.dpll", "sympy.logic.algorithms.dpll2",
+    "sympy.matrices.expressions.applyfunc", "sympy.physics.matrices", "sympy.physics.units",
+    "sympy.physics.units.util", "sympy.polys.dispersion", "sympy.polys.distributedmodules",
+    "sympy.polys.domains.old_polynomialring", "sympy.polys.domains.quotientring",
     "sympy.polys.numberfields.resolvent_lookup", "sympy.sets.handlers.add", "sympy.sets.handlers.functions",
     "sympy.sets.handlers.issubset", "sympy.sets.handlers.mul", "sympy.sets.handlers.power", "sympy.sets.setexpr",
-    "sympy.tensor.array.array_derivatives", "sympy.tensor.tensor", "sympy.vector",
+    "sympy.tensor.array.array_derivatives", "sympy.tensor.array.expressions", "sympy.tensor.tensor",
+    "sympy.vector",
 )  # fmt: skip
 # Compared once before the first fork: every child finds the parser's tables and SymPy's caches warm.
 WARM = (
@@ -97,12 +100,12 @@ def prepare() -> None:
     latex2sympy2._Latex2Sympy.create_parser = quick(latex2sympy2._Latex2Sympy.create_parser)
     latex2sympy2._Latex2Sympy.create_symbol = named(latex2sympy2._Latex2Sympy.create_symbol)
     latex2sympy2.get_symbol = named(latex2sympy2.get_symbol)
-    for pair in WARM:
-        same(*pair)
     for name, by in (("lambdify", polynomial), ("parse_expr", number)):
         for module in list(sys.modules.values()):
             if callable(getattr(module, name, None)):
                 setattr(module, name, by)
+    for pair in WARM:
+        same(*pair)
     for name in ("compile", "eval", "exec"):
         setattr(builtins, name, refused)
 
