@@ -157,8 +157,8 @@ def test_every_target_looks_at_the_lock_before_dvc_does():
     assert len(calling) == 9
     for target in calling:
         head, recipe = target.partition("\n")[::2]
-        first = re.search(r"python -m stages|dvc (?:repro|status)", recipe)
-        assert re.search(r":.*\bparams\b", head) or first[0] == "python -m stages", head
+        first = re.search(r"python -m tools|dvc (?:repro|status)", recipe)
+        assert re.search(r":.*\bparams\b", head) or first[0] == "python -m tools", head
 
 
 @pytest.mark.slow
