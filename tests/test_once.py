@@ -13,7 +13,8 @@ SENDS = {"HfApi", "create_commit", "create_repo", "push_to_hub", "upload_file", 
 
 def naming(wanted: set[str]) -> Iterator[tuple[str, ast.AST]]:
     """(file of the product, node) for each name, attribute or import that is one of these; texts don't count."""
-    for file in sorted(path for room in ("whetstone", "stages", "tools", "models") for path in (ROOT / room).glob("**/*.py")):
+    rooms = ("whetstone", "stages", "tools", "models")
+    for file in sorted(path for room in rooms for path in (ROOT / room).glob("**/*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [getattr(node, "id", None), getattr(node, "attr", None)]
             names += [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
