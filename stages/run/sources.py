@@ -20,7 +20,7 @@ PLUMBING = {
     "stages/run/manifest.py": "writes the record of a run, which no stage reads",
     "stages/run/signals.py": "ends a stage's process",
     "stages/run/terminal.py": "takes control characters out of what is printed",
-    "whetstone/engines/progress.py": "prints a line of progress, and waits until a device is free",
+    "whetstone/engines/progress.py": "prints a line of progress",
 }
 """Modules that every run passes through and that can't change an out: tests/test_pipeline.py sees that they write
 none. They count for nothing, nor does what only they import."""
