@@ -19,7 +19,8 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 
 .DEFAULT_GOAL := all
 .PHONY: all install params infer sample epoch1 epoch2 evaluate check plan trace compare experiments status record free \
-	star results base-model base-model-star preset test test-fast lint lock clean-scratch vllm vllm-cpu test-vllm report \
+	star results base-model base-model-star base-model-reasoner preset test test-fast lint lock clean-scratch vllm vllm-cpu \
+	test-vllm report \
 	chat docs publish help
 
 ##@ Pipeline
@@ -58,6 +59,9 @@ base-model: install ## Rebuild models/base from nothing, on a GPU
 
 base-model-star: install ## Rebuild recipes/star/models/base from nothing, on a GPU
 	@python models/rebuild_base.py recipes/star/models/base
+
+base-model-reasoner: install ## Rebuild models/reasoner from nothing, on a GPU
+	@python models/rebuild_base.py models/reasoner
 
 ##@ Looking
 report: install params ## The report and the page of the run's times, and all that they need

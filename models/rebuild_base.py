@@ -2,20 +2,22 @@
 
     python models/rebuild_base.py models/base
     python models/rebuild_base.py recipes/star/models/base
+    python models/rebuild_base.py models/reasoner
 
 It trains on as many tokens as the shipped model did (`MODELS`), however long a GPU takes for them, and the folder
 changes only when the model is finished. Another GPU adds up in another order, so its model isn't the same to the bit.
 
-The model reads the training distribution of the generated world and nothing else. A training row is a sequence of
+The model reads the training distribution of its generated world and nothing else. A training row is a sequence of
 groups `<bos> document document ... <eos>`; a group keeps to one pool of documents, which is one strategy, or one
 language and instruction (that alone teaches it to follow a few-shot prompt), and a document that names its strategy
-stands in a group of its own.
+stands in a group of its own. What a document marks as unlearnt is read and has no part in the loss.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -28,8 +30,9 @@ import numpy as np
 
 NAMED = "named"  # pool of documents that name their strategy
 MAX_POSITIONS, ROW = 2048, 1280  # context of the model, tokens in a training row
-BATCH, PEAK, WARM = 128, 3e-3, 150  # rows in a step; highest learning rate, and the steps until there
+PEAK, WARM = 3e-3, 150  # highest learning rate, and the steps until there
 VOCABULARY = 2048  # an upper bound: merges run out before
+UNLEARNT = "\x0e\x0f"  # shift out and shift in: what a document has between the two isn't learnt
 SEPARATOR = "\n\n"  # ends a document of a few-shot prompt
 PROMPT = Path(__file__).parents[1] / "recipes/star/prompts/world.yaml"
 
@@ -37,7 +40,8 @@ PROMPT = Path(__file__).parents[1] / "recipes/star/prompts/world.yaml"
 class Strategies:
     """Three strategies equally often (`models/base`)."""
 
-    tokens = 8_319 * BATCH * ROW  # to train on
+    batch = 128  # rows in a step
+    tokens = 8_319 * batch * ROW  # to train on
     largest = 400_000  # documents of the largest pool
     shape = {
         "hidden_size": 192,
@@ -75,7 +79,8 @@ class Strategies:
 class Choices:
     """Multiple choice in three languages, some of it wrong on purpose (`recipes/star/models/base`)."""
 
-    tokens = 5_187 * BATCH * ROW
+    batch = 128
+    tokens = 5_187 * batch * ROW
     largest = 300_000
     shape = {
         "hidden_size": 192,
@@ -102,10 +107,39 @@ class Choices:
         return (d for pool in self.pools() for d in self.documents(pool, 5_000, -1))
 
 
-MODELS = {"models/base": Strategies(), "recipes/star/models/base": Choices()}
+class Steps:
+    """Chains of steps that can each slip, and several turns (`models/reasoner`). Every document stands alone."""
+
+    batch = 32
+    tokens = 3_660 * batch * ROW
+    largest = 150_000
+    shape = {
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    words = Strategies.words
+    switch, named = 1.0, 0.0
+
+    def pools(self) -> dict[str, tuple[int, float]]:
+        return {"ledger": (24, 1.0), "logic": (6, 0.3), "page": (1, 0.05), "turns": (3, 0.2)}
+
+    def documents(self, pool: str, count: int, seed: int) -> Iterator[str]:
+        from whetstone.problems.steps.corpus import documents
+
+        return documents(pool, count, seed)
+
+    def sample(self) -> Iterator[str]:
+        texts = (d for pool in ("ledger", "logic", "turns") for d in self.documents(pool, 8_000, -1))
+        return (text.translate(dict.fromkeys(map(ord, UNLEARNT))) for text in texts)
 
 
-def train_tokenizer(model: Strategies | Choices):
+MODELS = {"models/base": Strategies(), "recipes/star/models/base": Choices(), "models/reasoner": Steps()}
+
+
+def train_tokenizer(model: Strategies | Choices | Steps):
     """Byte-level BPE over words: digits are single tokens, every word of the world ends up as one."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -143,19 +177,20 @@ def train_tokenizer(model: Strategies | Choices):
 
 
 def _tokenised(job: tuple[str, str, str, int, int]) -> tuple[str, np.ndarray, np.ndarray]:
-    """Flat token ids (int16) and document lengths of one chunk of one pool."""
+    """Flat token ids (int16, those that aren't learnt as ~id) and document lengths of one chunk of one pool."""
     from tokenizers import Tokenizer
 
     path, model, pool, count, seed = job
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = Tokenizer.from_file(path)
     texts = list(MODELS[model].documents(pool, count, seed))
-    encoded = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
-    return (
-        pool,
-        np.concatenate([np.array(e, np.int16) for e in encoded]),
-        np.array([len(e) for e in encoded], np.int32),
-    )
+    pieces = [re.split(f"[{UNLEARNT}]", text) for text in texts]  # learnt and unlearnt in turn
+    encoded = tokenizer.encode_batch([piece for told in pieces for piece in told], add_special_tokens=False)
+    unlearnt = [number % 2 for told in pieces for number in range(len(told))]
+    ids = [np.array(e.ids, np.int16) ^ -turn for e, turn in zip(encoded, unlearnt, strict=True)]  # x ^ -1 is ~x
+    ends = np.cumsum([len(told) for told in pieces])
+    lengths = np.add.reduceat([len(e) for e in ids], np.r_[0, ends[:-1]])
+    return pool, np.concatenate(ids), lengths.astype(np.int32)
 
 
 class Corpus:
@@ -188,7 +223,7 @@ class Corpus:
         self.bos, self.eos, self.named = bos, eos, len(pools) - 1
 
     def rows(self, count: int):
-        """`count` rows of ROW + 1 token ids."""
+        """`count` rows of ROW + 1 token ids, ~id where a token isn't learnt."""
         import torch
 
         device, slots = self.tokens.device, ROW // 30
@@ -210,6 +245,13 @@ class Corpus:
         document = document.gather(1, which)
         token = self.tokens[(self.start[document] + offset.clamp(min=0)).clamp(max=len(self.tokens) - 1)].long()
         return torch.where(offset >= 0, token, torch.where(offset == -1, self.bos, self.eos))
+
+
+def read_and_learnt(rows):
+    """What the model reads of the rows of a corpus, and the token after each: -100 where it isn't learnt."""
+    import torch
+
+    return torch.where(rows < 0, ~rows, rows)[:, :-1], torch.where(rows < 0, -100, rows)[:, 1:]
 
 
 def pretrain(tokenizer, corpus: Corpus, tokens: int, device: str):
@@ -241,18 +283,19 @@ def pretrain(tokenizer, corpus: Corpus, tokens: int, device: str):
     )
 
     def loss_of(rows):
-        hidden = model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
-        return torch.nn.functional.cross_entropy(model.lm_head(hidden).flatten(0, 1).float(), rows[:, 1:].flatten())
+        read, learnt = read_and_learnt(rows)
+        hidden = model.model(input_ids=read, use_cache=False).last_hidden_state
+        return torch.nn.functional.cross_entropy(model.lm_head(hidden).flatten(0, 1).float(), learnt.flatten())
 
     compiled = torch.compile(loss_of) if device == "cuda" else loss_of
-    steps = math.ceil(tokens / (BATCH * ROW))
+    steps = math.ceil(tokens / (corpus.kind.batch * ROW))
     for step in range(steps):
         done = step / steps
         rate = PEAK * min(1, (step + 1) / WARM) * (1 if done < 0.5 else 0.02 + 0.98 * 2 * (1 - done))
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device, dtype=torch.bfloat16):
-            loss = compiled(corpus.rows(BATCH))
+            loss = compiled(corpus.rows(corpus.kind.batch))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -299,7 +342,7 @@ def main(name: str, out: Path | None, tokens: int | None) -> None:
     put(made, out)
     spent = [b - a for a, b in pairwise(marks)]
     print(
-        f"{steps:,} steps, {steps * BATCH * ROW:,} tokens; "
+        f"{steps:,} steps, {steps * MODELS[name].batch * ROW:,} tokens; "
         f"tokenizer {spent[0]:.0f} s, corpus {spent[1]:.0f} s, training {spent[2]:.0f} s"
     )
 

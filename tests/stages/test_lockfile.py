@@ -201,7 +201,7 @@ def test_dvc_is_killed_while_it_writes_its_lock(tmp_path, struck, at):
     assert len(lock.read_bytes()) < len(before)
     if not at:
         assert "validation failed" in run("dvc", "status", fails=True)
-    assert "dvc.lock was cut short" in run("stages.space")
+    assert "dvc.lock was cut short" in run("tools.space")
     assert lock.read_bytes() == before
     assert "is cached - skipping run" in run("dvc", "repro")
-    assert "up to date" in run("dvc", "status") and "cut short" not in run("stages.space")
+    assert "up to date" in run("dvc", "status") and "cut short" not in run("tools.space")
