@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +22,10 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 
 from whetstone.engines.base import Completion, Engine, Request, Sampling
-from whetstone.evaluation.intervals import wilson
+from whetstone.evaluation.intervals import compare, wilson
 from whetstone.grading import extract, grade
 from whetstone.problems import steps
 from whetstone.problems.steps import checking
@@ -32,6 +34,7 @@ from whetstone.records import seed_of
 
 RESULTS = Path(__file__).parent / "results/organism.json"
 SAMPLES, DEEP, GROUP, ROLLOUTS = 16, 64, 8, 8  # of a problem, of some, of a group, of a state
+TRIES, LEARNT = 4, 1000  # samples of a problem that is learnt from, and how many problems are
 WARMTH = 0.7  # temperature of the solutions whose states are valued, and of what goes on from them
 KS = (1, 2, 4, 8, 16, 32, 64)
 BETWEEN = (0.1, 0.9)
@@ -293,6 +296,40 @@ def measure(engine: Engine, tasks: Sequence[Task], tokens: int, some: int) -> di
         "prefixes": prefixes(sample, chosen, [texts[WARMTH][i][:2] for i in picked]),
         "retry": retries(sample, tasks),
         "sampling": {**sample.spent, "completions_per_second": sample.spent["completions"] / sample.spent["seconds"]},
+    }
+
+
+def tuning(
+    base: str, engine: Engine, tasks: Sequence[Task], learnt: Sequence[Task], tokens: int, seed: int = 0
+) -> dict:
+    """Greedy accuracy on `tasks` after one round of plain fine-tuning on the right ones of TRIES samples of each task
+    of `learnt`, held against the base's."""
+    from whetstone.engines import open_engine
+    from whetstone.training.config import SftConfig
+    from whetstone.training.sft import train_sft
+
+    texts = Sampler(engine, tokens)([task.prompt for task in learnt], WARMTH, TRIES, ("tuning", seed))
+    rows = [
+        {"id": f"{task.id}:{n}", "prompt": task.prompt, "completion": text, "weight": 1.0}
+        for task, made in zip(learnt, texts, strict=True)
+        for n, text in enumerate(dict.fromkeys(filter(task.right, made)))
+    ]
+    greedy = [task.prompt for task in tasks]
+    before = outcomes(tasks, Sampler(engine, tokens)(greedy, 0.0))[:, 0]
+    config = SftConfig(adapter="none", learning_rate=5e-4, epochs=3, batch_size=32, max_length=1024, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "tuned"
+        summary, _ = train_sft(base, pd.DataFrame(rows), out, config, scratch=Path(folder) / "scratch")
+        tuned = open_engine("transformers", str(out), dtype="float32")
+        after = outcomes(tasks, Sampler(tuned, tokens)(greedy, 0.0))[:, 0]
+    return {
+        "problems": len(learnt),
+        "solved": len({row["prompt"] for row in rows}),
+        "rows": len(rows),
+        "steps": summary["steps"],
+        "before": float(before.mean()),
+        "after": float(after.mean()),
+        "change": compare(after, before),
     }
 
 
