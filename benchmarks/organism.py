@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -283,17 +284,16 @@ def retries(sample: Sampler, tasks: Sequence[Task]) -> dict:
 
 def measure(engine: Engine, tasks: Sequence[Task], tokens: int, some: int) -> dict:
     """All that this benchmark tells of a base on tasks; pass@k, and the values of the states of two solutions each,
-    are from `some` of them."""
+    are from the first `some` of them."""
     sample = Sampler(engine, tokens)
     found, texts = success(sample, tasks)
-    picked = list(range(0, len(tasks), max(1, len(tasks) // some)))[:some]
-    chosen = [tasks[i] for i in picked]
+    chosen = tasks[:some]  # levels come in turn
     return {
         "problems": len(tasks),
         "temperature": found,
         "pass_at": {"problems": len(chosen), **pass_at_all(sample, chosen)},
         "first_errors": first_errors(tasks, texts[WARMTH]),
-        "prefixes": prefixes(sample, chosen, [texts[WARMTH][i][:2] for i in picked]),
+        "prefixes": prefixes(sample, chosen, [made[:2] for made in texts[WARMTH][:some]]),
         "retry": retries(sample, tasks),
         "sampling": {**sample.spent, "completions_per_second": sample.spent["completions"] / sample.spent["seconds"]},
     }
@@ -333,11 +333,11 @@ def tuning(
     }
 
 
-BASES = {
-    "models/base": {"world": (lambda split, count: tasks_of_world(split, count), 300)},
+BASES = {  # how to get tasks, and the most tokens of a solution, by source
+    "models/base": {"world": (tasks_of_world, 300)},
     "models/reasoner": {
-        "steps": (lambda split, count: tasks_of_steps("steps", split, count), 300),
-        "logic": (lambda split, count: tasks_of_steps("logic", split, count), 400),
+        "steps": (partial(tasks_of_steps, "steps"), 300),
+        "logic": (partial(tasks_of_steps, "logic"), 400),
     },
 }
 
@@ -357,7 +357,10 @@ def main(bases: Sequence[str], problems: int, some: int, split: str, out: Path) 
     for base in bases:
         engine = open_engine("transformers", base, dtype="float32")
         for name, (tasks, tokens) in BASES[base].items():
-            results.setdefault(base, {})[name] = measure(engine, tasks(split, problems), tokens, some)
+            asked = tasks(split, problems)
+            found = measure(engine, asked, tokens, some)
+            found["tuning"] = tuning(base, engine, asked, tasks("train", LEARNT), tokens)
+            results.setdefault(base, {})[name] = found
             print(f"{base}, {name}: {json.dumps(results[base][name]['temperature'], indent=1)}", flush=True)
         engine.close()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
