@@ -316,7 +316,7 @@ def tuning(
     ]
     greedy = [task.prompt for task in tasks]
     before = outcomes(tasks, Sampler(engine, tokens)(greedy, 0.0))[:, 0]
-    config = SftConfig(adapter="none", learning_rate=5e-4, epochs=3, batch_size=32, max_length=1024, seed=seed)
+    config = SftConfig(adapter="none", learning_rate=2e-4, epochs=2, batch_size=16, max_length=1024, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "tuned"
         summary, _ = train_sft(base, pd.DataFrame(rows), out, config, scratch=Path(folder) / "scratch")
