@@ -163,7 +163,8 @@ def reach(copy: Copy, change: Callable[[Copy], None]) -> Reach:
         with Repo(str(copy.folder)) as repo:
             status, stages, sources = lineage.status(repo), lineage.pipeline(repo), Sources(repo.root_dir)
             at_once = [stage for stage in stages if plan.reasons(stage, status, sources)]
-            reached = set().union(*(networkx.ancestors(repo.index.graph, stage) for stage in at_once))
+            changed = [stage for stage in at_once if stage.name != "code"]  # what it finds is known already
+            reached = set().union(*(networkx.ancestors(repo.index.graph, stage) for stage in changed))
             after = [stage for stage in stages if stage in reached and stage not in at_once]
             return Reach(*([stage.name for stage in some] for some in (at_once, after, stages)))
     finally:

@@ -238,7 +238,7 @@ def test_a_child_that_is_killed_before_it_ran_anything_is_an_error_and_no_verdic
     monkeypatch.setattr(sandbox, "__file__", str(folder / "sandbox.py"))
     sandbox.close()
     try:
-        with pytest.raises(UserError, match="ended twice before they ran anything.* status -9"):
+        with pytest.raises(UserError, match="ended 6 times before they ran anything.* status -9"):
             run_programs(["answer = 1"])
     finally:
         sandbox.close()

@@ -162,7 +162,8 @@ class _Job(NamedTuple):
     places: Sequence[int]
     kind: str = "light"
     lonely: bool = False
-    deaths: int = 0  # of the processes that were given this job
+    deaths: int = 0  # of the processes that were at work on this job
+    starts: int = 0  # processes that ended before they began with it
 
 
 class _Child:
@@ -514,9 +515,11 @@ class _Run:
         go alone, and one that was running when two processes died is given up."""
         job = task.job
         if task.child is None or task.child.began is None:
-            if job.deaths:
-                raise UserError(f"the sandbox's processes ended twice before they ran anything{how}; is memory short?")
-            self.jobs.append(job._replace(deaths=1))
+            if job.starts == STARTS:  # where seccomp is missing, another program may have ended a few of them
+                raise UserError(
+                    f"the sandbox's processes ended {STARTS + 1} times before they ran anything{how}; is memory short?"
+                )
+            self.jobs.append(job._replace(starts=job.starts + 1))
         elif not job.lonely:
             self.jobs.extend(map(self.alone, job.places))
         elif job.deaths:
