@@ -45,8 +45,8 @@ star: install ## STaR on multiple choice in three languages, three arms side by 
 		python -m stages.star.check && dvc repro && cat report/headline.md && \
 		echo && echo "Report: $(CURDIR)/recipes/star/report/report.md"
 
-results: install ## Three seeds of the whole loop with its controls: the table in the README (long)
-	@python -m benchmarks.smart
+results: install ## Five seeds of the loop with all controls: the table in the README (hours); JOBS=8: so many side by side
+	@python -m benchmarks.smart $(if $(JOBS),--jobs $(JOBS))
 
 preset: install ## Parameters for a model and its hardware: make preset NAME=rtx4090-mistral-7b; without a name, what there is
 	@python -m stages.preset $(NAME)

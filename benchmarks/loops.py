@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 from ruamel.yaml import YAML
 
+from stages.run import manifest
+
 ROOT = Path(__file__).resolve().parents[1]
+VERSIONS = ("torch", "transformers", "trl", "peft", "numpy")
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -40,6 +43,25 @@ def set_parameters(path: Path, values: Mapping[str, Any]) -> None:
     yaml.dump(params, path)
 
 
+def set_command(graph: Path, stage: str, command: str, code: str) -> None:
+    """Another command of a stage in a dvc.yaml; `{own}` in it is the stage's own, `code` what it depends on."""
+    yaml = YAML()
+    stages = yaml.load(graph)
+    own = stages["stages"][stage]
+    own = own.get("do", own)
+    own["cmd"] = command.replace("{own}", own["cmd"])
+    own["deps"].append(code)
+    yaml.dump(stages, graph)
+
+
+def add_stage(graph: Path, name: str, stage: dict[str, Any]) -> None:
+    """A further stage in a dvc.yaml."""
+    yaml = YAML()
+    stages = yaml.load(graph)
+    stages["stages"][name] = stage
+    yaml.dump(stages, graph)
+
+
 def repro(folder: Path, *targets: str) -> None:
     """`dvc repro`, told in `repro.log`. Ends the program where it fails."""
     with (folder / "repro.log").open("w") as log:
@@ -49,10 +71,13 @@ def repro(folder: Path, *targets: str) -> None:
 
 
 def publish(summary: dict[str, Any], results: Path, table: str, readme: Path) -> None:
-    """The numbers with commit and machine to `results`, the table to the screen and between the marks of `readme`."""
+    """The numbers with commit, versions and processor to `results`, the table to the screen and between the marks of
+    `readme`."""
+    import torch  # noqa: F401  # without it `device` sees no GPU, which the stages take where there is one
+
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    device = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    told = {"revision": revision.stdout.strip(), "device": device, **summary}
+    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}}
+    told = {"revision": revision.stdout.strip(), "device": manifest.device(), "versions": versions, **summary}
     results.write_text(json.dumps(told, indent=1) + "\n")
     before, _, rest = readme.read_text().partition(BEGIN)
     after = rest.partition(END)[2] if END in rest else rest
