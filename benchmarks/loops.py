@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -62,10 +63,13 @@ def add_stage(graph: Path, name: str, stage: dict[str, Any]) -> None:
     yaml.dump(stages, graph)
 
 
-def repro(folder: Path, *targets: str) -> None:
-    """`dvc repro`, told in `repro.log`. Ends the program where it fails."""
+def repro(folder: Path, *targets: str, threads: int | None = None) -> None:
+    """`dvc repro`, told in `repro.log`, with so many threads in each stage. Ends the program where it fails."""
+    environment = os.environ if threads is None else os.environ | {"OMP_NUM_THREADS": str(threads)}
     with (folder / "repro.log").open("w") as log:
-        done = subprocess.run(["dvc", "repro", *targets], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            ["dvc", "repro", *targets], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
     if done.returncode:
         sys.exit(f"{folder}: dvc repro failed; see {folder / 'repro.log'}")
 

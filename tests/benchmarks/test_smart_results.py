@@ -162,7 +162,7 @@ def test_the_headlines_world_is_none_that_was_looked_at(params):
 
 
 def test_controls_train_as_long_and_single_strategies_on_as_many_rows_as_smart(params):
-    runs = smart.variants(params)
+    runs = smart.variants(params, literal=False)
     for name, changes in runs.items():
         assert not any(key.startswith(("sft", "dpo", "problems")) for key in changes), name
     assert all(runs[f"only_{name}"]["strategies"] == [name] for name in params["strategies"])
