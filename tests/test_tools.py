@@ -147,8 +147,8 @@ def test_check_looks_at_everything_without_torch(copy):
     output = tool(copy, "check", "--all")
     rows = dict(re.split(r"\s{2,}", line.strip()) for line in output.strip().splitlines())
     assert {*rows} == {"params.yaml", "dvc.yaml", "tables", "disk", "device", "sandbox"}
-    assert rows["dvc.yaml"].startswith(f"{len(ALL)} stages") and "7 of problems, 8 of attempts" in rows["tables"]
-    code = "import sys; from stages import preflight; preflight.run(); print({'torch', 'scipy'} & {*sys.modules})"
+    assert rows["dvc.yaml"].startswith(f"{len(ALL) + 1} stages") and "7 of problems, 8 of attempts" in rows["tables"]
+    code = "import sys; from tools import preflight; preflight.run(); print({'torch', 'scipy'} & {*sys.modules})"
     assert copy.run("python", "-c", code).strip().endswith("set()")
 
 
@@ -158,7 +158,8 @@ def test_check_looks_at_everything_without_torch(copy):
         ("data/problems/dev.parquet", lambda file: file.write_text("no table"), "dev.parquet: no Parquet"),
         ("data/problems/dev.parquet", lambda file: pd.DataFrame({"a": [1]}).to_parquet(file), "no kind of records"),
         ("prompts/world/cot.yaml", lambda file: file.unlink(), "prompts/world/cot.yaml: no such prompt file"),
-        ("whetstone/rollouts.py", lambda file: file.unlink(), "reads whetstone/rollouts.py, which isn't there"),
+        ("dvc.yaml", lambda file: file.write_text(file.read_text().replace("report/templates", "report/pages")),
+         "reads whetstone/report/pages, which isn't there"),
         ("params.yaml", lambda file: file.write_text(file.read_text().replace("kind: transformers", "kind: vllm")),
          "`engine.kind` is vllm, which isn't installed here"),
         ("params.yaml", lambda file: file.write_text(file.read_text().replace("adapter: lora", "adapter: qlora", 1)),
