@@ -18,8 +18,9 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM has an environment of its own: make test-vllm")
 
 from whetstone.engines import journal, open_engine
-from whetstone.engines.base import Request, Sampling, weights_digest
+from whetstone.engines.base import Request, Sampling
 from whetstone.errors import UserError
+from whetstone.records import weights_digest
 
 ROOT = Path(__file__).parents[2]
 BASE = str(ROOT / "models" / "base")
