@@ -60,7 +60,8 @@ def test_an_epochs_target_is_its_evaluation_on_the_first_data_set(tmp_path, epoc
                            cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
     (tmp_path / f".venv/installed-{state}").touch()
     # Not what `make VENV=... test` hands on to a make that its tests start
-    own = {name: value for name, value in os.environ.items() if name not in ("VENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    left_out = ("VENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    own = {name: value for name, value in os.environ.items() if name not in left_out}
     done = subprocess.run(["make", epoch], cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"dvc repro evaluate@{epoch}-dev"
